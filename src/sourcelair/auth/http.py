@@ -1,0 +1,67 @@
+"""The HTTP side of tokens: the dependency that every API uses, and `/api/tokens/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict
+
+from sourcelair.auth.tokens import Identity, Kind, TokenRegistry
+from sourcelair.errors import Forbidden, InvalidInput
+
+Authenticate = Callable[[Request], Identity]
+
+
+def authenticator(registry: TokenRegistry) -> Authenticate:
+    """Return the FastAPI dependency that turns a request's token into an `Identity`, or raises Unauthorized."""
+
+    def authenticate(request: Request) -> Identity:
+        return registry.identify(request.headers.get("authorization"))
+
+    return authenticate
+
+
+class TokenInput(BaseModel):
+    """Body of `POST /api/tokens/`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind = "owner"
+    owner: str | None = None
+    note: str = ""
+
+
+def create_router(registry: TokenRegistry) -> APIRouter:
+    """Return `/api/tokens/`, for administrators only."""
+    router = APIRouter(tags=["tokens"])
+    authenticate = authenticator(registry)
+
+    def administrator(identity: Annotated[Identity, Depends(authenticate)]) -> Identity:
+        if identity.kind != "admin":
+            raise Forbidden("Only an administrator's token may list, make and revoke tokens.")
+        return identity
+
+    @router.get("/api/tokens/")
+    async def list_tokens(_: Annotated[Identity, Depends(administrator)]) -> list[dict[str, Any]]:
+        """List all tokens; the tokens themselves are not kept, only their hashes."""
+        return [asdict(record) for record in registry.list()]
+
+    @router.post("/api/tokens/", status_code=201)
+    async def create_token(body: TokenInput, _: Annotated[Identity, Depends(administrator)]) -> dict[str, Any]:
+        """Make a token. This answer is the only place that ever shows it."""
+        if body.kind in {"service", "waker"}:
+            raise InvalidInput(f"kind: tokens of the kind {body.kind!r} are made by the services themselves.")
+        token, record = await registry.create(body.kind, owner=body.owner, note=body.note)
+        return {**asdict(record), "token": token}
+
+    @router.delete("/api/tokens/{token_id}/", status_code=204)
+    async def revoke_token(token_id: str, identity: Annotated[Identity, Depends(administrator)]) -> None:
+        """Revoke a token; the one that asks can't revoke itself."""
+        if token_id == identity.token_id:
+            raise InvalidInput("This is the token that you use: revoke it with another administrator's.")
+        await registry.revoke(token_id)
+
+    return router

@@ -1,0 +1,97 @@
+"""One proxy node's routing table as the agent sees it: the entries, and the interface of the engine that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sourcelair.client.ceryx import InstanceCounts
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """What a node holds for one host.
+
+    `state` is `live` (address and port are set), `null` (no target: visitors wait for the waker), `redirect`
+    (`location` is set), `unresolved` (`problem` says why the target's name has no address), or `deleted` (a
+    tombstone, kept for its revision). `address` is an IP address, never a name. `tls`: the target speaks HTTPS,
+    and `server_name` is what it is asked for.
+    """
+
+    source: str
+    revision: int
+    state: Literal["live", "null", "redirect", "unresolved", "deleted"]
+    address: str | None = None
+    port: int | None = None
+    instance: str | None = None
+    enforce_https: bool = False
+    tls: bool = False
+    server_name: str | None = None
+    location: str | None = None
+    waker: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What the engine said when the agent connected.
+
+    `generation` is new at every start of NGINX. `loaded` is False until `set_loaded`: until then visitors are held.
+    `routes` counts the entries (tombstones left out), `capacity` is about how many fit.
+    """
+
+    generation: str
+    loaded: bool
+    routes: int
+    capacity: int
+
+
+class StaleSession(Exception):
+    """A newer agent session took over: this agent must end."""
+
+
+class TableFull(Exception):
+    """No room for this source; what came before it in the batch was applied."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        self.source = source
+
+
+class EngineGone(Exception):
+    """The engine does not answer: connect again, and compare."""
+
+
+class TableControl(Protocol):
+    """The agent's way into the engine (`nginx/control.py`; tests use an in-memory one). One call at a time."""
+
+    async def hello(self, session: int) -> EngineState:
+        """Open a session: changes of sessions with lower numbers are refused from now on."""
+        ...
+
+    async def apply(self, entries: Sequence[TableEntry]) -> None:
+        """Apply entries in order; one with an older revision than the table's own is skipped in silence.
+
+        Raises:
+            StaleSession: another agent took over.
+            TableFull: no room.
+            EngineGone: no answer.
+        """
+        ...
+
+    async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:
+        """Return what the table really holds for these hosts (state, address, port, instance, revision at least)."""
+        ...
+
+    async def set_loaded(self, node: str, waker: str | None, waker_token: str | None) -> None:
+        """Say that the table is complete, and give the node's name and the token for the waker of that URL."""
+        ...
+
+    async def counts(self, instances: Sequence[str]) -> list[InstanceCounts]:
+        """Return this generation's counts of these instances, in the same order (`last_active` is left null)."""
+        ...
+
+    async def forget(self, instances: Sequence[str]) -> None:
+        """Drop the counts of instances that are withdrawn and drained."""
+        ...

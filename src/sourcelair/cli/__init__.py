@@ -1,0 +1,1 @@
+"""The `lair` command: one module per group of commands."""

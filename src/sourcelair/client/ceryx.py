@@ -1,0 +1,304 @@
+"""Ceryx as its clients see it: routes, nodes, withdrawals and activity.
+
+The first four keys of a route are the original Ceryx API's, exactly; all others are optional, and left out of an
+answer where they are null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sourcelair.client.http import ApiClient
+
+
+class RouteSettings(BaseModel):
+    """How a route is served."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enforce_https: bool = False
+    mode: Literal["proxy", "redirect"] = "proxy"
+    certificate_path: str | None = None
+    key_path: str | None = None
+
+
+class Route(BaseModel):
+    """A public host and where its requests go; without a target they wait for its waker.
+
+    `instance` names the run that the target belongs to; a withdrawal is proven for an instance. A route with
+    `managed_by` is changed by that client only.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str
+    target: str | None = None
+    settings: RouteSettings = Field(default_factory=RouteSettings)
+    waker: str | None = None
+    instance: str | None = None
+    managed_by: str | None = None
+
+
+class StoredRoute(Route):
+    """A route with the store's revision of its last change."""
+
+    revision: int
+
+
+class RouteWrite(BaseModel):
+    """One write of a batch. `route` None deletes.
+
+    `expect`: the revision that the route must have (0: must not exist); None writes whatever is there.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str
+    route: Route | None = None
+    expect: int | None = None
+
+
+class BatchResult(BaseModel):
+    """All writes of a batch stand at one revision. `served`: every live node had applied it before the answer."""
+
+    revision: int
+    served: bool
+
+
+class RouteChanges(BaseModel):
+    """One event of the watch: all changes of one revision. A route of None was deleted."""
+
+    revision: int
+    changes: list[RouteChange]
+
+
+class RouteChange(BaseModel):
+    """One changed route."""
+
+    source: str
+    route: StoredRoute | None
+
+
+class InstanceCounts(BaseModel):
+    """What one NGINX generation counted for one instance.
+
+    `in_flight` is everything that is open, `streams` the part of it that is WebSockets or event streams; `total` is
+    all that this generation ever sent there. `robots` are the requests among `total` that keep nothing awake, and
+    `robots_in_flight` those still open. `last_active` (Unix seconds) is the last moment at which the node saw
+    activity that keeps the instance awake; null where it saw none.
+    """
+
+    instance: str
+    in_flight: int = 0
+    streams: int = 0
+    total: int = 0
+    robots: int = 0
+    robots_in_flight: int = 0
+    last_active: float | None = None
+
+
+class NodeReport(BaseModel):
+    """What an agent says of its node: at once after it applied something, and as its heartbeat.
+
+    `counts` holds the instances whose counts changed since the last report of this session.
+    """
+
+    session: int
+    generation: str
+    applied: int
+    routes: int
+    capacity: int
+    loaded: bool = True
+    counts: list[InstanceCounts] = []
+
+
+class Node(BaseModel):
+    """A registered proxy node. `silent` ones said nothing for the time of the lease, and may still be serving."""
+
+    node: str
+    state: Literal["live", "silent"]
+    registered_revision: int
+    generation: str | None = None
+    applied: int | None = None
+    routes: int | None = None
+    capacity: int | None = None
+    lag: int | None = None
+
+
+class Ask(BaseModel):
+    """Ceryx asks a node to acknowledge a withdrawal: sent on the node's event stream, again whenever it reconnects."""
+
+    instance: str
+    revision: int
+
+
+class Acknowledgement(BaseModel):
+    """A node's promise: it applied `revision`, and opens no request to `instance` until a later publication.
+
+    The counts were read after the withdrawal was applied.
+    """
+
+    generation: str
+    instance: str
+    revision: int
+    in_flight: int
+    streams: int
+    total: int
+
+
+class NodeAcknowledgement(BaseModel):
+    """The newest acknowledgement of one node for a withdrawal; null counts where it has not said so yet."""
+
+    node: str
+    state: Literal["live", "silent"]
+    acknowledged: bool
+    generation: str | None = None
+    in_flight: int | None = None
+    streams: int | None = None
+    total: int | None = None
+
+
+class Withdrawal(BaseModel):
+    """How far every registered node has come with the withdrawal of `instance` at `revision`."""
+
+    instance: str
+    revision: int
+    nodes: list[NodeAcknowledgement]
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether every registered node has acknowledged."""
+        return all(node.acknowledged for node in self.nodes)
+
+    @property
+    def drained(self) -> bool:
+        """Whether every registered node has acknowledged with nothing in flight."""
+        return all(node.acknowledged and node.in_flight == 0 for node in self.nodes)
+
+    @property
+    def drained_but_streams(self) -> bool:
+        """Whether all that is still in flight is WebSockets and event streams."""
+        return all(node.acknowledged and node.in_flight == node.streams for node in self.nodes)
+
+
+class NodeTotal(BaseModel):
+    """What one node's NGINX generation ever sent to an instance."""
+
+    node: str
+    generation: str
+    total: int
+
+
+class Activity(BaseModel):
+    """One instance's activity on all nodes.
+
+    `last_active` is the newest of all nodes, in Unix seconds; `active` counts the open requests that keep it awake.
+    """
+
+    instance: str
+    in_flight: int
+    active: int
+    streams: int
+    last_active: float | None
+    totals: list[NodeTotal]
+
+
+RouteChanges.model_rebuild()
+
+
+class CeryxClient(ApiClient):
+    """Ceryx's API."""
+
+    async def put_route(self, route: Route, *, expect: int | None = None) -> int:
+        """Write one route and return its revision; it is served by all live nodes when this returns."""
+        headers = {} if expect is None else {"If-Match": f'"{expect}"'}
+        answer = await self.request(
+            "PUT",
+            f"/api/routes/{route.source}/",
+            body=route.model_dump(exclude_none=False),
+            headers=headers,
+            wait=5,
+        )
+        return int(answer.headers["ETag"].strip('"'))
+
+    async def get_route(self, source: str) -> StoredRoute:
+        """Return one route. Raises NotFound."""
+        answer = await self.request("GET", f"/api/routes/{source}/")
+        return StoredRoute(**answer.json(), revision=int(answer.headers["ETag"].strip('"')))
+
+    async def delete_route(self, source: str) -> None:
+        """Delete one route; one that is absent is no error."""
+        await self.request("DELETE", f"/api/routes/{source}/", wait=5)
+
+    async def list_routes(self) -> tuple[list[StoredRoute], int]:
+        """Return all routes, and the revision at which they were read."""
+        answer = await self.request("GET", "/api/routes/", params={"revisions": "true"}, wait=60)
+        return [StoredRoute(**item) for item in answer.json()], int(answer.headers["Lair-Revision"])
+
+    async def batch(self, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
+        """Do all writes or none, at one revision; answered when all live nodes serve it.
+
+        Args:
+            writes: 10,000 at most.
+            managed_by: who writes; routes of another are a Conflict.
+
+        Raises:
+            PreconditionFailed: an `expect` did not hold; `source` and `revision` of the first are in `extra`.
+            Conflict: a route is managed by another.
+        """
+        body = {"managed_by": managed_by, "writes": [write.model_dump() for write in writes]}
+        answer = await self.request("POST", "/api/routes:batch", body=body, wait=5)
+        return BatchResult(**answer.json())
+
+    async def withdrawal(
+        self,
+        instance: str,
+        revision: int,
+        *,
+        until: Literal["acknowledged", "drained", "quiet"],
+        wait: float = 0.0,
+    ) -> Withdrawal:
+        """Ask all registered nodes to acknowledge a withdrawal.
+
+        Args:
+            instance: whose target was withdrawn.
+            revision: of the withdrawal.
+            until: answer as soon as all have `acknowledged`, are `drained`, or are `quiet` (but for streams).
+            wait: seconds after which it answers anyhow.
+        """
+        params: dict[str, Any] = {"revision": revision, "until": until, "wait": wait}
+        answer = await self.request("GET", f"/api/instances/{instance}/withdrawal", params=params, wait=wait)
+        return Withdrawal(**answer.json())
+
+    async def activity(self, instances: Sequence[str]) -> list[Activity]:
+        """Return the activity of these instances, in the same order."""
+        answer = await self.request("POST", "/api/activity", body={"instances": list(instances)})
+        return [Activity(**item) for item in answer.json()]
+
+    async def nodes(self) -> list[Node]:
+        """Return all registered nodes."""
+        answer = await self.request("GET", "/api/nodes/")
+        return [Node(**item) for item in answer.json()]
+
+    async def register_node(self, node: str) -> Node:
+        """Register a node, durably, before it takes its snapshot."""
+        return Node(**(await self.request("PUT", f"/api/nodes/{node}/")).json())
+
+    async def remove_node(self, node: str) -> None:
+        """Forget a node that is dead: whatever it has still to acknowledge counts as done."""
+        await self.request("DELETE", f"/api/nodes/{node}/")
+
+    async def report(self, node: str, report: NodeReport) -> None:
+        """Say how far this node is. Raises NotFound where the node was removed: register anew."""
+        await self.request("PUT", f"/api/nodes/{node}/report", body=report.model_dump())
+
+    async def acknowledge(self, node: str, acknowledgements: Sequence[Acknowledgement]) -> None:
+        """Answer asks."""
+        await self.request(
+            "POST",
+            f"/api/nodes/{node}/acknowledgements",
+            body=[item.model_dump() for item in acknowledgements],
+        )

@@ -1,0 +1,172 @@
+"""The one HTTP client: bearer token, keep-alive, and problem+json turned back into the errors it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from sourcelair.errors import LairError, Unreachable, from_problem
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds until a connection must stand."""
+
+READ_TIMEOUT = 30.0
+"""Seconds that an answer may take beyond the `wait` that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event of a text/event-stream (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+    event: str
+    data: str
+    id: str | None
+
+    def json(self) -> Any:
+        """Return the decoded data."""
+        return json.loads(self.data)
+
+
+def error_of(response: httpx.Response) -> LairError:
+    """Return the error that an answer of 400 or above stands for. Its body must have been read."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    return from_problem(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+class ApiClient:
+    """Base of the typed clients.
+
+    Args:
+        base_url: such as `http://127.0.0.1:7070`.
+        token: sent as `Authorization: Bearer`; None sends none.
+        transport: for tests, such as `httpx.ASGITransport(app)`.
+    """
+
+    def __init__(
+        self, base_url: str, token: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url,
+            headers=headers,
+            transport=transport,
+            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        wait: float = 0.0,
+    ) -> httpx.Response:
+        """Send one request and return its answer.
+
+        Args:
+            method: the HTTP method.
+            path: below the base URL.
+            body: sent as JSON where it is not None.
+            params: of the query; values of None are left out.
+            headers: in addition.
+            wait: seconds that the service was asked to wait, added to the read timeout.
+
+        Raises:
+            Unreachable: no answer came.
+            LairError: the one that the service answered with.
+        """
+        try:
+            response = await self._http.request(
+                method,
+                path,
+                content=None if body is None else json.dumps(body).encode(),
+                params={k: v for k, v in (params or {}).items() if v is not None},
+                headers={
+                    **({"Content-Type": "application/json"} if body is not None else {}),
+                    **(headers or {}),
+                },
+                timeout=httpx.Timeout(READ_TIMEOUT + wait, connect=CONNECT_TIMEOUT, pool=None),
+            )
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self.base_url} does not answer: {error or type(error).__name__}") from error
+        if response.status_code >= 400:
+            raise error_of(response)
+        return response
+
+    @asynccontextmanager
+    async def events(
+        self,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        last_event_id: str | None = None,
+        silence: float | None = None,
+    ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+        """Open an event stream; comments (keep-alives) are skipped.
+
+        Args:
+            path: below the base URL.
+            params: of the query.
+            last_event_id: where to go on.
+            silence: seconds without a byte after which the stream counts as broken.
+
+        Raises:
+            Unreachable: no answer came, or the stream broke.
+            LairError: the one that the service answered with.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if last_event_id is not None:
+            headers["Last-Event-ID"] = last_event_id
+        timeout = httpx.Timeout(silence, connect=CONNECT_TIMEOUT, pool=None)
+        try:
+            async with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    raise error_of(response)
+                yield _parse(response)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self.base_url} does not answer: {error or type(error).__name__}") from error
+
+
+async def _parse(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
+    event, data, identity = "message", list[str](), None
+    async for line in response.aiter_lines():
+        if not line:
+            if data:
+                yield ServerSentEvent(event, "\n".join(data), identity)
+            event, data = "message", []
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            event = value
+        elif field == "data":
+            data.append(value)
+        elif field == "id":
+            identity = value

@@ -1,0 +1,233 @@
+"""The SourceLair API as its clients see it: servers, their specs, states and starts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sourcelair.client.ceryx import NodeTotal
+from sourcelair.client.http import ApiClient
+
+State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
+Desired = Literal["awake", "asleep", "disabled"]
+
+
+class Readiness(BaseModel):
+    """When a server counts as ready: it answered HTTP itself. 502, 503 and 504 mean not yet, unless named here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field("/", pattern=r"^/[^\s]*$", max_length=2000, description="Path that is asked for.")
+    status: list[int] | None = Field(None, description="Statuses that mean ready; null: any but 502, 503 and 504.")
+    probe_timeout: float = Field(5.0, gt=0, le=300, description="Seconds that one probe may take.")
+    start_timeout: float | None = Field(None, gt=0, le=3600, description="Seconds from start to ready.")
+
+
+class Limits(BaseModel):
+    """What one instance may use; null is no limit of ours."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    processes: int | None = Field(None, ge=1, description="Processes and threads of its user (RLIMIT_NPROC).")
+    open_files: int | None = Field(None, ge=16, description="Open files per process (RLIMIT_NOFILE).")
+    memory_bytes: int | None = Field(None, ge=1 << 20, description="Address space per process (RLIMIT_AS).")
+
+
+class SleepPolicy(BaseModel):
+    """When and how it is put to sleep; null is the installation's setting."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    idle_timeout: float | None = Field(None, gt=0, description="Seconds without activity before it sleeps.")
+    drain_timeout: float | None = Field(None, ge=0, description="Seconds that an explicit stop waits for requests.")
+    stop_grace: float | None = Field(None, ge=0, description="Seconds between SIGTERM and SIGKILL.")
+
+
+class Spec(BaseModel):
+    """How to run a server. `{port}` in the command becomes the port it must listen on, as does `$PORT` in its env."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    driver: str = "process"
+    command: list[str] = Field(default_factory=list, max_length=1000)
+    directory: str | None = None
+    env: dict[str, str] = Field(default_factory=dict, max_length=1000)
+    readiness: Readiness = Field(default_factory=Readiness)
+    limits: Limits = Field(default_factory=Limits)
+    sleep: SleepPolicy = Field(default_factory=SleepPolicy)
+
+
+class ServerInput(BaseModel):
+    """Body of PUT: all that a user says of a server. `hosts` are further public hosts (administrators only)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spec: Spec
+    hosts: list[str] = Field(default_factory=list, max_length=100)
+    enabled: bool = True
+    always_on: bool = False
+
+
+class Instance(BaseModel):
+    """One run of a server. `started_at` in Unix seconds; host and port are where it was proven to listen."""
+
+    id: str
+    host: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    started_at: float | None = None
+
+
+class Timing(BaseModel):
+    """Where the time of the last start went: milliseconds after the start was asked for, null if not reached."""
+
+    queued: float | None = None
+    stored: float | None = None
+    spawned: float | None = None
+    listening: float | None = None
+    ready: float | None = None
+    published: float | None = None
+
+
+class Exit(BaseModel):
+    """How the last instance ended: `reason` is one line for a person, `at` Unix seconds."""
+
+    instance: str
+    reason: str
+    code: int | None = None
+    signal: int | None = None
+    at: float
+    expected: bool = False
+
+
+class Server(BaseModel):
+    """A server as the API shows it. Values of `spec.env` are shown as `***` in lists and events.
+
+    `cause` says why it is in this state; `failure` why the last start failed, with the last lines of its log;
+    `retry_at` (Unix seconds) when the next start may be tried.
+    """
+
+    owner: str
+    project: str
+    url: str
+    hosts: list[str]
+    spec: Spec
+    enabled: bool
+    always_on: bool
+    desired: Desired
+    state: State
+    cause: str | None = None
+    failure: str | None = None
+    failure_log: list[str] = []
+    retry_at: float | None = None
+    instance: Instance | None = None
+    last_exit: Exit | None = None
+    timing: Timing | None = None
+    route_revision: int | None = None
+    revision: int
+    created_at: float
+    changed_at: float
+
+
+class StartRequest(BaseModel):
+    """Body of `start`: who asks, and the instance to which a connect failed, if that is why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cause: str = "user"
+    failed_instance: str | None = None
+    failed_revision: int | None = None
+
+
+class SleepRequest(BaseModel):
+    """Body of `sleep`, an idle stop: what the sleeper saw when it decided. Anything newer cancels it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instance: str
+    totals: list[NodeTotal]
+
+
+class SleepResult(BaseModel):
+    """Whether it sleeps now, and why not."""
+
+    slept: bool
+    reason: str
+
+
+class ServerEvent(BaseModel):
+    """One event of `/api/events`: a server changed. `server` is null when it was deleted."""
+
+    revision: int
+    owner: str
+    project: str
+    server: Server | None
+
+
+class ServersClient(ApiClient):
+    """The SourceLair API."""
+
+    @staticmethod
+    def _path(owner: str, project: str, action: str = "") -> str:
+        return f"/api/servers/{owner}/{project}/{action}"
+
+    async def put(self, owner: str, project: str, server: ServerInput, *, create_only: bool = False) -> Server:
+        """Create or update. With `create_only`, one that exists is a Conflict."""
+        headers = {"If-None-Match": "*"} if create_only else {}
+        answer = await self.request(
+            "PUT", self._path(owner, project), body=server.model_dump(), headers=headers, wait=60
+        )
+        return Server(**answer.json())
+
+    async def get(self, owner: str, project: str) -> Server:
+        """Return one server. Raises NotFound."""
+        return Server(**(await self.request("GET", self._path(owner, project))).json())
+
+    async def list(self, *, host: str | None = None) -> list[Server]:
+        """Return the servers that the token may see; with `host`, the one that answers there (or none)."""
+        answer = await self.request("GET", "/api/servers/", params={"host": host}, wait=60)
+        return [Server(**item) for item in answer.json()]
+
+    async def start(self, owner: str, project: str, request: StartRequest, *, wait: float = 0.0) -> Server:
+        """Start it (no more than once), and wait until it is awake.
+
+        Returns:
+            the server: `awake`, or still on its way when `wait` seconds are over.
+
+        Raises:
+            Conflict: it is disabled (`extra["state"] == "disabled"`).
+            Unavailable: the start failed; `extra` has `state`, `log` and `retry_at`.
+        """
+        answer = await self.request(
+            "POST",
+            self._path(owner, project, "start"),
+            body=request.model_dump(),
+            params={"wait": wait},
+            wait=wait,
+        )
+        return Server(**answer.json())
+
+    async def stop(self, owner: str, project: str, *, wait: float = 60.0) -> Server:
+        """Put it to sleep, whoever visits (an explicit stop); a later visit wakes it."""
+        answer = await self.request("POST", self._path(owner, project, "stop"), params={"wait": wait}, wait=wait)
+        return Server(**answer.json())
+
+    async def restart(self, owner: str, project: str, *, wait: float = 60.0) -> Server:
+        """Stop it explicitly and start a new instance."""
+        answer = await self.request("POST", self._path(owner, project, "restart"), params={"wait": wait}, wait=wait)
+        return Server(**answer.json())
+
+    async def sleep(self, owner: str, project: str, request: SleepRequest) -> SleepResult:
+        """Ask for an idle stop."""
+        answer = await self.request("POST", self._path(owner, project, "sleep"), body=request.model_dump())
+        return SleepResult(**answer.json())
+
+    async def delete(self, owner: str, project: str, *, wait: float = 60.0) -> None:
+        """Stop it and forget it. Its directory is never touched."""
+        await self.request("DELETE", self._path(owner, project), params={"wait": wait}, wait=wait)
+
+    async def logs(self, owner: str, project: str, *, lines: int = 100) -> str:
+        """Return the last lines of its log."""
+        params: dict[str, Any] = {"lines": lines}
+        return (await self.request("GET", self._path(owner, project, "logs"), params=params)).text

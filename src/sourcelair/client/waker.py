@@ -1,0 +1,28 @@
+"""The waker contract: what a proxy node asks of any waker. Hemera is one; `docs/reference/waker.md` explains it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class WakeRequest(BaseModel):
+    """Body of `POST {waker}/wake`: a host has visitors, and no live target on this node."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str
+    reason: Literal["asleep", "unreachable"] = "asleep"
+    instance: str | None = None
+    revision: int | None = None
+    method: str = "GET"
+    path: str = "/"
+    node: str
+
+
+class WakeResult(BaseModel):
+    """Answer 200: ready, and published at that revision."""
+
+    instance: str
+    revision: int

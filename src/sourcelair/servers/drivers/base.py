@@ -1,0 +1,134 @@
+"""The interface of a driver: a small set of actions on instances, each named by an id that is never reused.
+
+The id is stored before `start` is called, so whatever a driver finds can be matched with a record. `start` must be
+*fenced*: whoever calls `void` first wins, and a start that is still on its way from a process that was killed or
+paused then comes to nothing. All actions may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sourcelair.client.servers import Spec
+
+Handle = dict[str, Any]
+"""What a driver needs to find an instance again, as JSON: kept in the server's record."""
+
+Capability = Literal["pause", "stats", "events"]
+
+
+class StartFailed(Exception):
+    """The instance can't be started: a missing program, a directory that is gone. The message is for a person."""
+
+
+class StartVoided(Exception):
+    """The instance id was claimed by `void` before this start got that far: nothing runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrder:
+    """All that a driver is told. `env` is complete: PORT, LAIR_INSTANCE and the like are in it already."""
+
+    instance: str
+    owner: str
+    project: str
+    spec: Spec
+    port: int
+    env: Mapping[str, str]
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where the instance itself was seen to listen; `backlog` is the length of its accept queue, if known."""
+
+    host: str
+    port: int
+    backlog: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How an instance ended. Both null: it is gone, and nobody saw how."""
+
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An instance that runs, as `find_all` and `inspect` see it."""
+
+    instance: str
+    handle: Handle
+    pid: int | None
+    started_at: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Driver(Protocol):
+    """What runs instances."""
+
+    name: str
+    capabilities: frozenset[Capability]
+
+    def check(self, spec: Spec) -> None:
+        """Refuse a spec that can never work.
+
+        Raises:
+            InvalidInput: with what to change.
+        """
+        ...
+
+    async def start(self, order: StartOrder) -> Found:
+        """Start the instance and return as soon as it runs (not: is ready).
+
+        Raises:
+            StartFailed: it can't run.
+            StartVoided: `void` came first.
+        """
+        ...
+
+    async def void(self, instance: str) -> bool:
+        """Make sure that a start of this id that is still on its way never runs anything.
+
+        Returns:
+            True if it is void now; False if the instance had started before: `inspect` finds it, or it has ended.
+        """
+        ...
+
+    async def inspect(self, instance: str, handle: Handle | None) -> Found | None:
+        """Return the instance if it runs (compared by identity, never by a bare pid), else None."""
+        ...
+
+    async def find_all(self) -> list[Found]:
+        """Return every running instance of this installation, also those that no record names."""
+        ...
+
+    async def listener(self, found: Found, port: int) -> Listener | None:
+        """Return where the instance itself listens on `port`; None while it does not (or somebody else does)."""
+        ...
+
+    async def listening_elsewhere(self, found: Found) -> list[int]:
+        """Return the other ports on which the instance listens, for the message to its user."""
+        ...
+
+    async def wait_exit(self, found: Found) -> ExitStatus:
+        """Return once the instance's main process is gone. Cancelling is safe."""
+        ...
+
+    async def stop(self, found: Found, grace: float) -> ExitStatus:
+        """Ask it to end, and after `grace` seconds kill the whole group; return when nothing of it is left."""
+        ...
+
+    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
+        """Give the last lines of a log, and with `follow` all that comes."""
+        ...
+
+    async def forget(self, instance: str) -> None:
+        """Remove what was kept about an instance that has ended and that no record names any more."""
+        ...
