@@ -23,5 +23,5 @@ async def open_store(location: Path | str) -> Store:
     """
     text = str(location)
     if "://" in text:
-        raise InvalidInput(f"{text.split('://')[0]}://: no such kind of store; give the path of a file.")
+        raise InvalidInput(f"{text.partition('://')[0]}://: no such kind of store; give the path of a file.")
     return await open_sqlite(Path(text))

@@ -4,6 +4,7 @@
 - `ledger`: the tables, and what one transaction does to them;
 - `writer`: the one thread that writes, and group commit;
 - `reader`: the one thread that reads;
+- `turns`: letting these two run while the event loop is busy;
 - `watches`: waking watchers after each commit, from memory or from history;
 - `leases`: when leases run out;
 - `store`: `SqliteStore`, which puts these together.

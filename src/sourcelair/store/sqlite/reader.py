@@ -20,6 +20,7 @@ from sourcelair.store.base import Change, Entry, Event, Page
 from sourcelair.store.limits import MAX_INTEGER, prefix_end
 from sourcelair.store.sqlite.files import connect, store_error
 from sourcelair.store.sqlite.rows import COLUMNS, REVISION, entry, qualified
+from sourcelair.store.sqlite.turns import Turns
 
 T = TypeVar("T")
 
@@ -64,10 +65,12 @@ class Reader:
 
     Args:
         path: of the file, which exists and has today's schema.
+        turns: is told of every read that waits.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, turns: Turns) -> None:
         self._path = path
+        self._turns = turns
         self._connection = connect(path, read_only=True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{path.name}-reader")
         self._closed = False
@@ -142,7 +145,8 @@ class Reader:
     async def _run(self, read: Callable[[Callable[..., sqlite3.Cursor]], T]) -> T:
         if self._closed:
             raise Unavailable(f"The store {self._path} is closed.")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, read)
+        with self._turns:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, read)
 
     def _read(self, read: Callable[[Callable[..., sqlite3.Cursor]], T]) -> T:
         try:

@@ -13,6 +13,7 @@ from sourcelair.store.limits import MAX_INTEGER, check_key, check_text, check_tr
 from sourcelair.store.sqlite.files import FileLock, open_database, prepare_file, store_error
 from sourcelair.store.sqlite.leases import Leases
 from sourcelair.store.sqlite.reader import Reader
+from sourcelair.store.sqlite.turns import Turns
 from sourcelair.store.sqlite.watches import Watches
 from sourcelair.store.sqlite.writer import Committed, Writer
 
@@ -27,8 +28,9 @@ class SqliteStore:
         self, path: Path, connection: sqlite3.Connection, lock: FileLock, history: int, clock: Callable[[], float]
     ) -> None:
         self._lock = lock
-        self._reader = Reader(path)
-        self._writer = Writer(path, connection, history, self._committed)
+        self._turns = Turns()
+        self._reader = Reader(path, self._turns)
+        self._writer = Writer(path, connection, history, self._turns, self._committed)
         self._watches = Watches(self._writer.revision, self._writer.compacted, self._reader.history)
         self._leases = Leases(self._writer.leases, clock, self._end_lease)
         self._writer.start()
@@ -105,6 +107,7 @@ class SqliteStore:
         await self._writer.close()
         self._watches.close()
         await self._reader.close()
+        self._turns.close()
         self._lock.release()
 
     def _committed(self, done: Committed) -> None:

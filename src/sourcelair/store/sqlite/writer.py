@@ -20,6 +20,7 @@ from sourcelair.errors import Unavailable
 from sourcelair.store.base import Change
 from sourcelair.store.sqlite.files import store_error
 from sourcelair.store.sqlite.ledger import Ledger
+from sourcelair.store.sqlite.turns import Turns
 
 T = TypeVar("T")
 
@@ -50,15 +51,22 @@ class Writer:
         path: of the file, for messages.
         connection: used by this thread alone from now on.
         history: rows of history beyond which the oldest are compacted.
+        turns: is told of every job that waits.
         on_commit: called on the event loop after each commit that changed something, before its jobs are answered.
     """
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, history: int, on_commit: Callable[[Committed], None]
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        history: int,
+        turns: Turns,
+        on_commit: Callable[[Committed], None],
     ) -> None:
         self._path = path
         self._connection = connection
         self._history = history
+        self._turns = turns
         self._on_commit = on_commit
         self._ledger = Ledger(connection)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -89,7 +97,8 @@ class Writer:
             raise Unavailable(f"The store {self._path} is closed.")
         answer: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Job(run, answer))
-        return await answer
+        with self._turns:
+            return await answer
 
     async def close(self) -> None:
         """Finish what was submitted, then end the thread and close the connection."""
