@@ -1,6 +1,6 @@
 """The HTTP side of tokens: the dependency that every API uses, and `/api/tokens/`."""
 
-from __future__ import annotations
+# Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
 from collections.abc import Callable
 from dataclasses import asdict

@@ -1,0 +1,204 @@
+"""Ceryx over HTTP: `/api/routes/` as the original Ceryx had it, and what was added to it."""
+
+# Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import Field
+from pydantic_core import to_json
+
+from sourcelair.auth import Identity
+from sourcelair.auth.http import Authenticate
+from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of
+from sourcelair.ceryx.http_nodes import create_nodes_router
+from sourcelair.ceryx.models import show_entry, show_route
+from sourcelair.ceryx.service import CeryxService
+from sourcelair.ceryx.streams import EventStream, event
+from sourcelair.ceryx.validation import clean_source
+from sourcelair.client.ceryx import BatchResult, Route, RouteChanges, RouteWrite
+from sourcelair.errors import (
+    BadRequest,
+    HistoryCompacted,
+    InvalidInput,
+    LairError,
+    NotFound,
+    PreconditionFailed,
+)
+from sourcelair.store.base import Entry
+
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
+
+
+class Batch(WithoutExtras):
+    """Body of `POST /api/routes:batch`."""
+
+    managed_by: str | None = None
+    writes: list[RouteWrite] = Field(default_factory=list)
+
+
+def create_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
+    """Return all of Ceryx's API.
+
+    Args:
+        service: does the work.
+        authenticate: tells who asks.
+    """
+    router = APIRouter()
+    router.include_router(_routes_router(service, authenticate))
+    router.include_router(create_nodes_router(service, authenticate))
+    return router
+
+
+def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
+    router = APIRouter(tags=["routes"])
+
+    async def reader(request: Request) -> Identity:
+        identity = authenticate(request)
+        identity.require_read()
+        return identity
+
+    async def writer(request: Request) -> Identity:
+        identity = authenticate(request)
+        identity.require_admin()
+        return identity
+
+    async def store(identity: Identity, request: Request, source: str, route: Route | None, status: int) -> Response:
+        expect = await _expected(service, request, source)
+        result, writes = await service.write(identity, [RouteWrite(source=source, route=route, expect=expect)])
+        headers = {"Lair-Served": "true" if result.served else "false"}
+        stored = writes[0].route
+        if stored is None:
+            return Response(status_code=status, headers=headers)
+        headers["ETag"] = f'"{result.revision}"'
+        return JSONResponse(show_route(stored), status_code=status, headers=headers)
+
+    async def list_routes(
+        _: Annotated[Identity, Depends(reader)],
+        watch: bool = False,
+        from_: Annotated[int | None, Query(alias="from", ge=0)] = None,
+        revisions: bool = False,
+    ) -> Response:
+        """List all routes as a JSON array, read at the revision that the header `Lair-Revision` gives.
+
+        With `watch=true`: an event stream of all changes from the revision `from` on (from now on, where it is left
+        out). 410 when that history is gone.
+        """
+        if watch:
+            start = await service.revision() + 1 if from_ is None else max(from_, 1)
+            return EventStream(_events(await service.routes.watch(start)), service.closing)
+        pages = service.routes.pages()
+        first, revision = await anext(pages)
+        return StreamingResponse(
+            _array(first, pages, with_revision=revisions),
+            media_type="application/json",
+            headers={"Lair-Revision": str(revision)},
+        )
+
+    async def create_route(request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
+        """Create a route, or overwrite the one of that source."""
+        route = parse(Route, await read_json(request, ONE))
+        return await store(identity, request, route.source, route, 201)
+
+    async def get_route(source: str, _: Annotated[Identity, Depends(reader)]) -> Response:
+        """Return one route."""
+        route = await service.routes.get(source)
+        return JSONResponse(show_route(route), headers={"ETag": f'"{route.revision}"'})
+
+    async def put_route(source: str, request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
+        """Overwrite the route of that source, or create it."""
+        body = await read_json(request, ONE)
+        if not isinstance(body, dict):
+            raise InvalidInput("The body must be a JSON object.")
+        route = parse(Route, {"source": source, **body})
+        if clean_source(route.source) != clean_source(source):
+            raise InvalidInput(f"source: the body says {route.source[:80]!r}, and the path {source[:80]!r}.")
+        return await store(identity, request, source, route, 200)
+
+    async def delete_route(source: str, request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
+        """Delete the route of that source; 204 too where there is none."""
+        try:
+            source = clean_source(source)
+        except InvalidInput:
+            return Response(status_code=204)  # what can't be a host has no route either
+        return await store(identity, request, source, None, 204)
+
+    async def write_batch(request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
+        """Do all writes or none, at one revision."""
+        batch = parse(Batch, await read_json(request, MANY))
+        result, _ = await service.write(identity, batch.writes, batch.managed_by)
+        return JSONResponse(result.model_dump())
+
+    one = "/api/routes/{source}/"
+    _add(router, "GET", "/api/routes/", list_routes, responses={200: {"model": list[Route]}})
+    _add(
+        router, "POST", "/api/routes/", create_route,
+        status_code=201, openapi_extra=schema_of(Route), responses={201: {"model": Route}},
+    )  # fmt: skip
+    _add(router, "GET", one, get_route, responses={200: {"model": Route}})
+    _add(router, "PUT", one, put_route, openapi_extra=schema_of(Route), responses={200: {"model": Route}})
+    _add(router, "DELETE", one, delete_route, status_code=204)
+    router.add_api_route(
+        "/api/routes:batch",
+        write_batch,
+        methods=["POST"],
+        response_class=Response,
+        openapi_extra=schema_of(Batch),
+        responses={200: {"model": BatchResult}},
+    )
+    return router
+
+
+def _add(router: APIRouter, method: str, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+    """Serve a path with its last slash, as the original does, and without it."""
+    options = {"methods": [method], "response_class": Response, **options}
+    router.add_api_route(path, endpoint, **options)
+    router.add_api_route(path.rstrip("/"), endpoint, include_in_schema=False, **options)
+
+
+async def _expected(service: CeryxService, request: Request, source: str) -> int | None:
+    """Return the revision that `If-Match` or `If-None-Match: *` asks for; None where there is no condition."""
+    if request.headers.get("if-none-match", "").strip() == "*":
+        return 0
+    header = request.headers.get("if-match")
+    if header is None:
+        return None
+    if header.strip() == "*":
+        try:
+            return (await service.routes.get(source)).revision
+        except NotFound as error:
+            raise PreconditionFailed(error.detail, source=source, revision=0) from error
+    match = _ETAG.fullmatch(header.strip())
+    if match is None:
+        raise BadRequest('If-Match: send one revision as the ETag gave it, such as "42", or *.')
+    return int(match[1])
+
+
+async def _array(
+    first: tuple[Entry, ...], pages: AsyncIterator[tuple[tuple[Entry, ...], int]], *, with_revision: bool
+) -> AsyncIterator[bytes]:
+    """Encode a list page by page: as one piece it would stall everybody else."""
+
+    def encode(page: tuple[Entry, ...]) -> bytes:
+        return b",\n".join(to_json(show_entry(entry, revision=with_revision)) for entry in page)
+
+    yield b"[" + encode(first)
+    async for page, _ in pages:
+        yield b",\n" + encode(page)
+    yield b"]"
+
+
+async def _events(changes: AsyncGenerator[RouteChanges, None]) -> AsyncGenerator[bytes, None]:
+    """Encode a watch. An error in its midst is told as an event, and ends it."""
+    try:
+        async for change in changes:
+            yield event("changes", to_json(change).decode(), str(change.revision))
+    except HistoryCompacted as error:
+        yield event("error", error.problem())
+    except LairError as error:
+        yield event("error", error.problem())
+    finally:
+        await changes.aclose()

@@ -1,0 +1,113 @@
+"""Ceryx over HTTP, the part for proxy nodes and for those who need their proofs and counts."""
+
+# Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field, TypeAdapter
+from pydantic_core import to_json
+
+from sourcelair.auth import Identity
+from sourcelair.auth.http import Authenticate
+from sourcelair.ceryx.activity import activity
+from sourcelair.ceryx.bodies import MANY, WithoutExtras, parse, read_json, schema_of
+from sourcelair.ceryx.service import CeryxService
+from sourcelair.ceryx.streams import EventStream, event, while_connected
+from sourcelair.ceryx.validation import check_identifier
+from sourcelair.ceryx.withdrawals import AskEvent, Until
+from sourcelair.client.ceryx import Acknowledgement, Activity, Node, NodeReport, Withdrawal
+
+MAX_WAIT = 600.0
+"""Seconds that a long poll may ask for."""
+
+_ACKNOWLEDGEMENTS: TypeAdapter[list[Acknowledgement]] = TypeAdapter(list[Acknowledgement])
+
+
+class ActivityRequest(WithoutExtras):
+    """Body of `POST /api/activity`."""
+
+    instances: list[str] = Field(max_length=100_000)
+
+
+def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
+    """Return `/api/nodes/`, `/api/instances/{id}/withdrawal` and `/api/activity`."""
+    router = APIRouter(tags=["nodes"])
+
+    async def reader(request: Request) -> Identity:
+        identity = authenticate(request)
+        identity.require_read()
+        return identity
+
+    async def administrator(request: Request) -> Identity:
+        identity = authenticate(request)
+        identity.require_admin()
+        return identity
+
+    @router.get("/api/nodes", include_in_schema=False)
+    @router.get("/api/nodes/")
+    async def list_nodes(_: Annotated[Identity, Depends(reader)]) -> list[Node]:
+        """List the registered proxy nodes."""
+        return await service.nodes.show()
+
+    @router.put("/api/nodes/{node}", include_in_schema=False)
+    @router.put("/api/nodes/{node}/")
+    async def register_node(node: str, _: Annotated[Identity, Depends(administrator)]) -> Node:
+        """Register a node, durably. One that is registered already stays as it is."""
+        return service.nodes.view(await service.nodes.register(check_identifier("node", node)))
+
+    @router.delete("/api/nodes/{node}", include_in_schema=False, status_code=204)
+    @router.delete("/api/nodes/{node}/", status_code=204)
+    async def remove_node(node: str, _: Annotated[Identity, Depends(administrator)]) -> None:
+        """Forget a node that is dead. What it had still to acknowledge counts as done."""
+        await service.nodes.remove(node)
+
+    @router.put("/api/nodes/{node}/report", status_code=204, openapi_extra=schema_of(NodeReport))
+    async def report(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> None:
+        """Take in how far a node is, and its changed counts. 404: it was removed, and must register anew."""
+        service.nodes.report(node, parse(NodeReport, await read_json(request, MANY)))
+
+    @router.get("/api/nodes/{node}/asks", response_class=Response)
+    async def asks(node: str, _: Annotated[Identity, Depends(administrator)]) -> Response:
+        """Stream what this node is asked to acknowledge: `ask` when somebody waits, `end` when nobody does any more."""
+        service.nodes.get(node)
+        return EventStream(_ask_events(service.withdrawals.asks(node)), service.closing)
+
+    @router.post("/api/nodes/{node}/acknowledgements", status_code=204)
+    async def acknowledge(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> None:
+        """Take in answers to asks."""
+        acknowledgements = parse(_ACKNOWLEDGEMENTS, await read_json(request, MANY))
+        service.withdrawals.acknowledge(node, acknowledgements)
+
+    @router.get("/api/instances/{instance}/withdrawal", responses={200: {"model": Withdrawal}})
+    async def withdrawal(
+        instance: str,
+        request: Request,
+        _: Annotated[Identity, Depends(reader)],
+        revision: Annotated[int, Query(ge=0)],
+        until: Until = "acknowledged",
+        wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
+    ) -> Response:
+        """Tell how far every node has come with a withdrawal, once `until` is met, or after `wait` seconds."""
+        check_identifier("instance", instance)
+        state = await while_connected(request, service.withdrawals.wait(instance, revision, until, wait))
+        return Response() if state is None else JSONResponse(state.model_dump())
+
+    @router.post("/api/activity", openapi_extra=schema_of(ActivityRequest), responses={200: {"model": list[Activity]}})
+    async def read_activity(request: Request, _: Annotated[Identity, Depends(reader)]) -> Response:
+        """Return the activity of instances on all nodes, in the order of the question."""
+        body = parse(ActivityRequest, await read_json(request, MANY))
+        found = activity(body.instances, service.nodes.all())
+        return Response(to_json(found), media_type="application/json")
+
+    return router
+
+
+async def _ask_events(asks: AsyncGenerator[AskEvent, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for name, ask in asks:
+            yield event(name, ask.model_dump())
+    finally:
+        await asks.aclose()

@@ -1,0 +1,23 @@
+"""Ceryx's metrics, registered once in a process however many services it makes."""
+
+from __future__ import annotations
+
+from prometheus_client import Gauge, Histogram
+
+from sourcelair.telemetry import METRICS
+
+ROUTES = Gauge("lair_ceryx_routes", "Routes in the store.", registry=METRICS)
+NODES = Gauge("lair_ceryx_nodes", "Registered proxy nodes.", ["state"], registry=METRICS)
+STREAMS = Gauge("lair_ceryx_streams", "Open event streams: watches and asks.", registry=METRICS)
+WRITE_SECONDS = Histogram(
+    "lair_ceryx_write_seconds",
+    "Seconds from accepting a write of routes to having it on disk.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+    registry=METRICS,
+)
+SERVED_SECONDS = Histogram(
+    "lair_ceryx_served_seconds",
+    "Seconds from a write on disk until every live node serves it.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+    registry=METRICS,
+)

@@ -1,0 +1,253 @@
+"""Proxy nodes: durable registrations, leases, what each node reported, and who waits until a revision is served.
+
+A registration lies in the store; all else is memory, and is reported anew after a restart of Ceryx. A node whose lease
+has run out is *silent*, not gone: it may still be serving, so it stays registered until an operator removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sourcelair.ceryx import metrics
+from sourcelair.ceryx.activity import NodeCounts
+from sourcelair.ceryx.models import NODES, SCHEMA, node_key, record_of
+from sourcelair.client.ceryx import Node, NodeReport
+from sourcelair.errors import Conflict, NotFound
+from sourcelair.store.base import CompareFailed, Store
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class NodeState:
+    """One registered node. `heard` is the clock's time of its last word; `applied` -1 where it has not said so yet."""
+
+    name: str
+    registered_revision: int
+    heard: float
+    live: bool = True
+    session: int = 0
+    generation: str | None = None
+    applied: int = -1
+    routes: int | None = None
+    capacity: int | None = None
+    loaded: bool = False
+    counts: NodeCounts = field(default_factory=NodeCounts)
+
+    @property
+    def serves(self) -> int:
+        """Return the revision that its visitors see: none while its table is not loaded."""
+        return self.applied if self.loaded else -1
+
+
+class Nodes:
+    """All registered nodes.
+
+    Args:
+        store: where registrations lie, under `/nodes/`.
+        lease: seconds after which a node that says nothing is silent.
+        clock: monotonic seconds; tests bring their own.
+    """
+
+    def __init__(self, store: Store, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._nodes: dict[str, NodeState] = {}
+        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
+        self._order = itertools.count()
+        self._some = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the set of nodes, a generation, or who is silent has changed."""
+
+    async def load(self) -> None:
+        """Read the registrations. Each gets a lease anew: it has had nobody to speak to."""
+        page = await self._store.list(NODES)
+        for entry in page.entries:
+            record_of(entry)
+            self._add(entry.key.removeprefix(NODES), entry.create_revision)
+
+    def _add(self, name: str, revision: int) -> NodeState:
+        node = self._nodes[name] = NodeState(name, revision, self._clock())
+        self._some.set()
+        self._changed()
+        return node
+
+    def all(self) -> Sequence[NodeState]:
+        """Return every registered node, in the order of their names."""
+        return [self._nodes[name] for name in sorted(self._nodes)]
+
+    def get(self, name: str) -> NodeState:
+        """Return one node. Raises NotFound: it was removed, or was never there."""
+        node = self._nodes.get(name)
+        if node is None:
+            raise NotFound(f"No node is registered as {name[:80]}: register it first.")
+        return node
+
+    async def show(self) -> list[Node]:
+        """Return all nodes as the API shows them; `lag` in revisions of the store."""
+        revision = await self._store.revision()
+        return [self.view(node, revision) for node in self.all()]
+
+    def view(self, node: NodeState, revision: int | None = None) -> Node:
+        """Return one node as the API shows it."""
+        known = node.applied >= 0
+        return Node(
+            node=node.name,
+            state="live" if node.live else "silent",
+            registered_revision=node.registered_revision,
+            generation=node.generation,
+            applied=node.applied if known else None,
+            routes=node.routes,
+            capacity=node.capacity,
+            lag=max(0, revision - node.applied) if known and revision is not None else None,
+        )
+
+    def capacity(self) -> int | None:
+        """Return how many routes fit into the smallest live node; None where none has said so."""
+        return min((node.capacity for node in self._nodes.values() if node.live and node.capacity), default=None)
+
+    async def register(self, name: str) -> NodeState:
+        """Register a node, durably; one that is registered already stays as it is."""
+        node = self._nodes.get(name)
+        if node is None:
+            try:
+                revision = await self._store.put(node_key(name), json.dumps({"schema": SCHEMA}).encode(), expect=0)
+            except CompareFailed as known:
+                entry = await self._store.get(node_key(name))
+                revision = entry.create_revision if entry else known.mod_revision
+            node = self._nodes.get(name) or self._add(name, revision)
+            _log.info("node_registered", node=name, revision=revision)
+        self._hear(node)
+        return node
+
+    async def remove(self, name: str) -> None:
+        """Forget a node that is dead; nobody waits for its word any more, and its next report is refused.
+
+        Raises:
+            NotFound: there is no such node.
+            Conflict: it is live.
+        """
+        node = self.get(name)
+        self.expire()
+        if node.live:
+            raise Conflict(
+                f"The node {name} is live: stop it first, and remove it once it is silent ({self._lease:g} seconds)."
+            )
+        await self._store.delete(node_key(name))
+        self._nodes.pop(name, None)
+        _log.info("node_removed", node=name)
+        self._changed()
+
+    def report(self, name: str, report: NodeReport) -> None:
+        """Take in what a node says of itself.
+
+        Raises:
+            NotFound: it was removed: its agent must register anew, and what it knows is void.
+            Conflict: a newer agent of this node has reported already.
+        """
+        node = self.get(name)
+        if report.session < node.session:
+            raise Conflict(f"A newer agent of {name} is at work (session {node.session}).", session=node.session)
+        anew = node.generation != report.generation
+        if anew:
+            node.counts.begin_generation()
+        node.session = report.session
+        node.generation = report.generation
+        node.applied = report.applied
+        node.routes = report.routes
+        node.capacity = report.capacity
+        node.loaded = report.loaded
+        node.counts.update(report.counts)
+        self._hear(node)
+        if anew:
+            self._changed()
+        else:
+            self._release()
+
+    def _hear(self, node: NodeState) -> None:
+        node.heard = self._clock()
+        if not node.live:
+            node.live = True
+            _log.info("node_live_again", node=node.name)
+            self._changed()
+
+    def expire(self) -> float | None:
+        """Mark the nodes as silent whose lease has run out; return the seconds until the next one may."""
+        now = self._clock()
+        silenced = [node for node in self._nodes.values() if node.live and now - node.heard >= self._lease]
+        for node in silenced:
+            node.live = False
+            _log.warning("node_silent", node=node.name, lease=self._lease)
+        if silenced:
+            self._changed()
+        return min((self._lease - (now - node.heard) for node in self._nodes.values() if node.live), default=None)
+
+    async def keep_leases(self) -> None:
+        """Expire leases when they run out, for ever."""
+        while True:
+            pause = self.expire()
+            if pause is None:
+                self._some.clear()
+                try:
+                    # A silent node that speaks again sets nothing: look again after a lease at the latest.
+                    await asyncio.wait_for(self._some.wait(), self._lease)
+                except TimeoutError:
+                    continue
+            else:
+                await asyncio.sleep(max(pause, 0.001))
+
+    async def served(self, revision: int, wait: float) -> bool:
+        """Wait until every live node serves a revision.
+
+        Args:
+            revision: of the store.
+            wait: seconds at most.
+
+        Returns:
+            whether they do; False too while no node is live.
+        """
+        floor = self._floor()
+        if floor is None or floor >= revision or wait <= 0:
+            return floor is not None and floor >= revision
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (revision, next(self._order), future))
+        started = time.perf_counter()
+        try:
+            result = await asyncio.wait_for(future, wait)
+        except TimeoutError:
+            return False
+        metrics.SERVED_SECONDS.observe(time.perf_counter() - started)
+        return result
+
+    def _floor(self) -> int | None:
+        """Return the revision that every live node serves; None where no node is live."""
+        return min((node.serves for node in self._nodes.values() if node.live), default=None)
+
+    def _release(self) -> None:
+        floor = self._floor()
+        while self._waiting and (floor is None or self._waiting[0][0] <= floor or self._waiting[0][2].done()):
+            revision, _, future = heapq.heappop(self._waiting)
+            if not future.done():
+                future.set_result(floor is not None and revision <= floor)
+
+    def _changed(self) -> None:
+        live = sum(node.live for node in self._nodes.values())
+        metrics.NODES.labels("live").set(live)
+        metrics.NODES.labels("silent").set(len(self._nodes) - live)
+        self._release()
+        self.on_change()
+
+    def close(self) -> None:
+        """Answer everyone who waits."""
+        while self._waiting:
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                future.set_result(False)

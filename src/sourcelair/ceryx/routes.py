@@ -1,0 +1,242 @@
+"""Routes in the store: atomic writes under conditions, who may write what, lists in pages, and the watch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from sourcelair.ceryx import metrics
+from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, route_key
+from sourcelair.ceryx.validation import clean_route, clean_source
+from sourcelair.client.ceryx import Route, RouteChange, RouteChanges, RouteWrite, StoredRoute
+from sourcelair.errors import Conflict, InvalidInput, NotFound, OutOfSpace, PreconditionFailed, Unavailable
+from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Entry, Operation, Put, Store
+
+PAGE = 500
+"""Routes that are read, encoded and sent in one step of a list: about 5 ms of the event loop."""
+
+MAX_BATCH = 10_000
+"""Writes in one batch."""
+
+ATTEMPTS = 20
+"""How often a write is tried again because another one came between its reading and its writing."""
+
+_READS_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A transaction that is ready to be tried. `growth` is what it adds to the number of routes."""
+
+    compares: list[Compare]
+    operations: list[Operation]
+    growth: int
+
+
+def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
+    """Return writes in their stored form, their routes marked as `manager`'s.
+
+    Raises:
+        InvalidInput: a route is wrong, a source comes twice, or a route names another manager.
+        TooLarge: never; the caller bounds the number.
+    """
+    cleaned: dict[str, RouteWrite] = {}
+    for write in writes:
+        source = clean_source(write.source)
+        if source in cleaned:
+            raise InvalidInput(f"writes: {source} comes twice: at most one write for each source.")
+        route = write.route
+        if route is not None:
+            route = clean_route(route)
+            if route.source != source:
+                raise InvalidInput(f"writes: the route of {source} says that its source is {route.source}.")
+            if route.managed_by not in {None, manager}:
+                raise InvalidInput(
+                    "managed_by: a route is managed by the service that writes it, in a batch that says so."
+                )
+            route = route.model_copy(update={"managed_by": manager})
+        cleaned[source] = RouteWrite(source=source, route=route, expect=write.expect)
+    return list(cleaned.values())
+
+
+def _check(write: RouteWrite, entry: Entry | None, manager: str | None) -> None:
+    """Refuse a write that its condition or the route's manager forbids."""
+    revision = entry.mod_revision if entry else 0
+    if write.expect is not None and write.expect != revision:
+        raise PreconditionFailed(
+            f"{write.source} is at revision {revision}, not {write.expect}."
+            if entry
+            else f"{write.source} does not exist: it has no revision {write.expect}.",
+            source=write.source,
+            revision=revision,
+        )
+    owner = decode_route(entry).managed_by if entry else None
+    if owner is not None and owner != manager:
+        raise Conflict(
+            f"{write.source} is managed by {owner}: it can be changed through {owner} only.",
+            source=write.source,
+            managed_by=owner,
+        )
+
+
+class Routes:
+    """All routes of an installation.
+
+    Args:
+        store: where they lie, under `/routes/`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.count = 0
+        """Routes in the store, those of writes that are on their way included."""
+
+    async def load(self) -> None:
+        """Count the routes, and make sure that this version can read them. Raises Unavailable if it can't."""
+        self.count = 0
+        async for page, _ in self.pages():
+            for entry in page:
+                decode_route(entry)
+            self.count += len(page)
+        metrics.ROUTES.set(self.count)
+
+    async def get(self, source: str) -> StoredRoute:
+        """Return one route.
+
+        Raises:
+            NotFound: in the words of the original API.
+        """
+        try:
+            entry = await self._store.get(route_key(clean_source(source)))
+        except InvalidInput:
+            entry = None  # what can't be a host has no route either
+        if entry is None:
+            raise NotFound(f"No route found for {source}.")
+        return decode_route(entry)
+
+    async def pages(self) -> AsyncIterator[tuple[tuple[Entry, ...], int]]:
+        """Give all routes as they stood at one revision, in pages with that revision; one page at least."""
+        page = await self._store.list(ROUTES, limit=PAGE)
+        revision = page.revision
+        yield page.entries, revision
+        while page.more:
+            last = page.entries[-1].key
+            page = await self._store.list(ROUTES, revision=revision, start_after=last, limit=PAGE)
+            yield page.entries, revision
+
+    async def write(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> int:
+        """Do all writes or none, and return the revision at which they stand.
+
+        Args:
+            writes: as `clean_writes` made them.
+            manager: who writes; None for a client that manages nothing.
+            capacity: routes that fit into the smallest node; None where no node said so yet.
+
+        Raises:
+            PreconditionFailed: an `expect` did not hold; `source` and `revision` of the first are in `extra`.
+            Conflict: a route is managed by another.
+            OutOfSpace: a node has no room for more routes.
+            Unavailable: others kept changing the same routes.
+        """
+        started = time.perf_counter()
+        for _ in range(ATTEMPTS):
+            plan = await self._plan(writes, manager)
+            if plan.growth > 0 and capacity is not None and self.count + plan.growth > capacity:
+                raise OutOfSpace(
+                    f"The smallest proxy node has room for {capacity} routes, and {self.count} are there: "
+                    "raise route_table_bytes on the nodes, or delete routes."
+                )
+            self.count += plan.growth
+            try:
+                revision = await self._store.transact(plan.compares, plan.operations)
+            except CompareFailed:
+                self.count -= plan.growth
+                continue
+            except BaseException:
+                self.count -= plan.growth
+                raise
+            metrics.ROUTES.set(self.count)
+            metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
+            return revision
+        raise Unavailable("Others keep changing the same routes; try again.", retry_after=1)
+
+    async def _plan(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
+        entries = await self._read([write.source for write in writes])
+        compares, operations, growth = list[Compare](), list[Operation](), 0
+        for write, entry in zip(writes, entries, strict=True):
+            _check(write, entry, manager)
+            key = route_key(write.source)
+            compares.append(Compare(key, entry.mod_revision if entry else 0))
+            if write.route is None:
+                operations.append(Delete(key))
+                growth -= entry is not None
+            else:
+                operations.append(Put(key, encode_route(write.route)))
+                growth += entry is None
+        return _Plan(compares, operations, growth)
+
+    async def _read(self, sources: Sequence[str]) -> list[Entry | None]:
+        found: list[Entry | None] = []
+        for at in range(0, len(sources), _READS_AT_ONCE):
+            keys = [route_key(source) for source in sources[at : at + _READS_AT_ONCE]]
+            found += await asyncio.gather(*(self._store.get(key) for key in keys))
+        return found
+
+    async def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
+        """Begin a watch of all revisions from one on.
+
+        A revision that changed no route comes with no changes: it says how far the reader has come.
+
+        Raises:
+            HistoryCompacted: at once, or later from the generator: list the routes again.
+        """
+        # All keys, not only routes: else a reader never learns that a revision of other keys has passed.
+        changes = cast("AsyncGenerator[Change, None]", self._store.watch("", from_revision))
+        first = asyncio.ensure_future(anext(changes, None))
+        try:
+            # Lost history shows at the first step, which the store takes before it answers this.
+            await self._store.revision()
+            await asyncio.sleep(0)
+            if first.done():
+                first.result()
+        except BaseException:
+            first.cancel()
+            await asyncio.wait([first])
+            await changes.aclose()
+            raise
+        return self._follow(changes, first)
+
+    async def _follow(
+        self, changes: AsyncGenerator[Change, None], first: asyncio.Future[Change | None]
+    ) -> AsyncGenerator[RouteChanges, None]:
+        try:
+            change = await first
+            while change is not None:
+                yield _route_changes(change)
+                change = await anext(changes, None)
+        finally:
+            first.cancel()
+            await asyncio.wait([first])
+            await changes.aclose()
+
+
+def _route_changes(change: Change) -> RouteChanges:
+    return RouteChanges(
+        revision=change.revision,
+        changes=[
+            RouteChange(
+                source=event.key.removeprefix(ROUTES),
+                route=None if event.entry is None else decode_route(event.entry),
+            )
+            for event in change.events
+            if event.key.startswith(ROUTES)
+        ],
+    )
+
+
+def single(source: str, route: Route | None, expect: int | None) -> RouteWrite:
+    """Return the write of one route through the original API."""
+    return RouteWrite(source=source, route=route, expect=expect)

@@ -1,0 +1,96 @@
+"""Answers that stay open: event streams with keep-alive, and long polls that end when their client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sourcelair.ceryx import metrics
+
+KEEP_ALIVE = 15.0
+"""Seconds between comments on a stream, so that both ends notice a peer that is gone."""
+
+T = TypeVar("T")
+
+
+def event(name: str, data: Any, identity: str | None = None) -> bytes:
+    """Return one event of a text/event-stream. The data is JSON without line breaks of any kind."""
+    head = f"event: {name}\n" if identity is None else f"event: {name}\nid: {identity}\n"
+    return f"{head}data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
+
+
+class EventStream(Response):
+    """A text/event-stream that ends when its source does, when its client has gone, or when the service closes.
+
+    Args:
+        source: whole events, as `event` makes them; it is closed in any case.
+        closing: set when the service closes.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: AsyncGenerator[bytes, None], closing: asyncio.Event) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._source = source
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream (ASGI)."""
+
+        async def write(data: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        async def pump() -> None:
+            async for data in self._source:
+                await write(data)
+
+        async def keep_alive() -> None:
+            while True:
+                await write(b": still here\n\n")
+                await asyncio.sleep(KEEP_ALIVE)
+
+        metrics.STREAMS.inc()
+        tasks = list[asyncio.Future[Any]]()
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            gone = asyncio.ensure_future(_gone(receive))
+            tasks += [gone, *(asyncio.ensure_future(task) for task in (pump(), keep_alive(), self._closing.wait()))]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                await write(b"", more=False)
+        except OSError:
+            pass  # the client has gone
+        finally:
+            metrics.STREAMS.dec()
+            await _cancel(tasks)
+            await self._source.aclose()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(tasks: list[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the work's result; None if the client went away before: then it was cancelled."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await _cancel([task, gone])
