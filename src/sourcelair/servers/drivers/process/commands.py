@@ -1,0 +1,96 @@
+"""A spec's command: what can be refused before it runs, and where its program is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sourcelair.client.servers import Spec
+from sourcelair.errors import InvalidInput
+from sourcelair.servers.drivers.base import StartFailed
+
+MAX_STRING = 100_000
+"""Bytes of one argument or variable: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN)."""
+
+MAX_TOTAL = 1_000_000
+"""Bytes of all arguments and variables together: half of what the kernel takes with the usual stack."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_command(spec: Spec) -> None:
+    """Refuse a spec that can never run as a process.
+
+    Raises:
+        InvalidInput: with what to change.
+    """
+    if not spec.command or not spec.command[0]:
+        raise InvalidInput("command: it is empty; say what to run, such as python3 -m http.server {port}")
+    if spec.directory is None:
+        raise InvalidInput("directory: it is missing; say in which directory the command runs")
+    for name in spec.env:
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidInput(f"env: {name[:80]!r} is not a name that a variable can have")
+    strings = {"command": spec.command, "directory": [spec.directory], "env": [*spec.env, *spec.env.values()]}
+    for where, values in strings.items():
+        if any("\0" in value for value in values):
+            raise InvalidInput(f"{where}: a NUL character can't be part of it")
+        try:
+            longest = max((len(os.fsencode(value)) for value in values), default=0)
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{where}: it is not valid text") from None
+        if longest > MAX_STRING:
+            raise InvalidInput(f"{where}: one value is {longest} bytes long; {MAX_STRING} are possible")
+    if not spec.directory.startswith("/"):
+        raise InvalidInput(f"directory: {spec.directory[:80]!r} is relative; write the whole path, from / on")
+    total = sum(len(os.fsencode(value)) for values in strings.values() for value in values)
+    if total > MAX_TOTAL:
+        raise InvalidInput(f"command and env are {total} bytes together; {MAX_TOTAL} are possible")
+
+
+def check_directory(directory: str | None) -> Path:
+    """Return the working directory.
+
+    Raises:
+        StartFailed: it is gone, or can't be entered.
+    """
+    path = Path(directory or "/")
+    if not path.is_dir():
+        what = "is not a directory" if path.exists() else "does not exist"
+        raise StartFailed(f"its directory {directory} {what}")
+    if not os.access(path, os.X_OK):
+        raise StartFailed(f"its directory {directory} can't be entered: permission denied")
+    return path
+
+
+def find_program(name: str, directory: Path, env: Mapping[str, str]) -> str:
+    """Return the path of a command's program, as a shell in that directory with that environment would find it.
+
+    Raises:
+        StartFailed: there is none, or it can't be run.
+    """
+    if "/" in name:
+        path = directory / name
+        if not path.exists():
+            raise StartFailed(f"program not found: {name}")
+        if path.is_dir() or not os.access(path, os.X_OK):
+            raise StartFailed(f"program can't be run: {name} is not an executable file")
+        return str(path)
+    blocked = None
+    for entry in env.get("PATH", os.defpath).split(":"):
+        path = directory / entry / name
+        if path.is_file():
+            if os.access(path, os.X_OK):
+                return str(path)
+            blocked = blocked or path
+    if blocked is not None:
+        raise StartFailed(f"program can't be run: {blocked} is not an executable file")
+    hint = f"; there is one in its directory: write ./{name}" if (directory / name).is_file() else ""
+    raise StartFailed(f"program not found: {name} is not on PATH{hint}")
+
+
+def with_port(command: Sequence[str], port: int) -> list[str]:
+    """Return the command with `{port}` replaced in its arguments, and nothing else."""
+    return [part.replace("{port}", str(port)) for part in command]

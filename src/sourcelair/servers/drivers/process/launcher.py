@@ -1,0 +1,163 @@
+"""The launcher: it claims the instance's id before it becomes the command, so that a start happens once or never.
+
+Whoever creates the file `claims/INSTANCE` first has won (`O_EXCL`): a launcher, which writes who it is and goes on as
+the command, or `void`, after which a launcher that is still on its way ends without running anything. Nothing here is
+synced to disk: what a claim fences off does not survive a crash of the machine either, and claims carry the boot that
+they belong to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sourcelair.servers.drivers.process.identity import Identity, this_boot
+
+VOID = "void"
+# $1 claim, $2 boot, $3 port, $4 cgroup to join or nothing, then the command. Only builtins, so that it costs one exec.
+# Standard output is a pipe to whoever starts it, and standard error the log: what is written to the pipe says that the
+# claim is ours, and becoming the command closes it.
+SCRIPT = """
+set -C
+[ -z "$4" ] || echo $$ >| "$4/cgroup.procs"
+IFS= read -r lair_stat < /proc/$$/stat || exit 120
+field22() { lair_start=${20}; }
+field22 ${lair_stat##*) }
+{ printf '%s %s %s %s\\n' $$ "$lair_start" "$2" "$3" > "$1"; } 2> /dev/null || exit 120
+echo "$lair_start" || exit 120
+shift 4
+unset PWD OLDPWD lair_stat lair_start
+exec "$@" >&2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim file says. `identity` is None where a launcher has not written it yet, or could not."""
+
+    void: bool
+    identity: Identity | None = None
+    port: int | None = None
+
+
+class Claims:
+    """The claim files of one installation.
+
+    Args:
+        directory: where they lie; it is made when the first is written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, instance: str) -> Path:
+        """Return the file of an instance."""
+        return self.directory / instance
+
+    def read(self, instance: str) -> Claim | None:
+        """Return the claim, or None if nobody has claimed this id."""
+        try:
+            words = self.path(instance).read_text().split()
+        except FileNotFoundError:
+            return None
+        if words[:1] == [VOID]:
+            return Claim(void=True)
+        if len(words) != 4:
+            return Claim(void=False)
+        pid, start, boot, port = words
+        return Claim(void=False, identity=Identity(int(pid), int(start), boot), port=int(port))
+
+    def void(self, instance: str) -> bool:
+        """Claim the id for nobody. Returns whether it is void now; False when a launcher has claimed it."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Linked into place with its content, so that an empty claim can only be a launcher's.
+        handle, name = tempfile.mkstemp(prefix=".void-", dir=self.directory)
+        try:
+            os.write(handle, f"{VOID} {this_boot()}\n".encode())
+            self.path(instance).hardlink_to(name)
+        except FileExistsError:
+            claim = self.read(instance)
+            return claim is not None and claim.void
+        finally:
+            os.close(handle)
+            Path(name).unlink()
+        return True
+
+    def remove(self, instance: str) -> None:
+        """Forget the claim of an instance that ended. A void one stays until a reboot: its start may still come."""
+        claim = self.read(instance)
+        if claim is not None and not claim.void:
+            self.path(instance).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a boot before this one left."""
+        for name in self._names():
+            path = self.path(name)
+            with contextlib.suppress(FileNotFoundError):
+                text = path.read_text()
+                if text.strip() and this_boot() not in text.split():
+                    path.unlink()
+
+    def instances(self) -> Iterator[str]:
+        """Give the ids that a launcher has claimed."""
+        for name in self._names():
+            claim = self.read(name)
+            if claim is not None and not claim.void:
+                yield name
+
+    def _names(self) -> list[str]:
+        try:
+            return [path.name for path in self.directory.iterdir() if not path.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+
+def launch(
+    claims: Claims,
+    instance: str,
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: int,
+    port: int,
+    group: Path | None,
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    """Start a command through the launcher, and wait until it has claimed (or lost) the id: about 2 ms, blocking.
+
+    Args:
+        claims: of this installation.
+        instance: whose id is claimed.
+        command: what to become.
+        env: its whole environment.
+        cwd: its working directory.
+        log: where its output goes, an open file.
+        port: noted in the claim.
+        group: the cgroup that it joins before it becomes the command.
+
+    Returns:
+        the child, and its start time in clock ticks; None when it lost the claim (and has ended).
+    """
+    claims.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port), str(group or "")]
+    child = subprocess.Popen(
+        [*script, *command],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+    )
+    assert child.stdout is not None  # noqa: S101 - we asked for a pipe
+    with child.stdout:
+        said = child.stdout.read().strip()
+    if said:
+        return child, int(said)
+    child.wait()
+    return child, None

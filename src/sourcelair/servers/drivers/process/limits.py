@@ -1,0 +1,42 @@
+"""Limits of an instance, set by prlimit(1) in the process that becomes the command.
+
+Processes are limited by the instance's cgroup where it has the `pids` controller. RLIMIT_NPROC, which is used else,
+counts all processes of the user, and does not hold for root.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+
+from sourcelair.client.servers import Limits
+from sourcelair.servers.drivers.base import StartFailed
+
+
+def prefix(limits: Limits, *, processes_grouped: bool) -> list[str]:
+    """Return what to put before a command so that it runs under these limits; nothing for no limits.
+
+    Args:
+        limits: of the spec. What is above our own hard limit is the same as that one.
+        processes_grouped: the cgroup limits the processes already.
+
+    Raises:
+        StartFailed: there are limits, and no prlimit on this machine.
+    """
+    asked = {
+        "nproc": (None if processes_grouped else limits.processes, resource.RLIMIT_NPROC),
+        "nofile": (limits.open_files, resource.RLIMIT_NOFILE),
+        "as": (limits.memory_bytes, resource.RLIMIT_AS),
+    }
+    options = []
+    for name, (value, kind) in asked.items():
+        if value is not None:
+            hard = resource.getrlimit(kind)[1]
+            ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            options.append(f"--{name}={ceiling}:{ceiling}")
+    if not options:
+        return []
+    program = shutil.which("prlimit")
+    if program is None:
+        raise StartFailed("its limits can't be set: the program prlimit (of util-linux) is not on this machine")
+    return [program, *options, "--"]

@@ -1,0 +1,219 @@
+"""Logs of instances: files that the instances append to themselves, so that nobody has to live for them to go on.
+
+They are rotated by copy and truncate, since nobody can tell an instance to open another file. What it writes between
+the end of the copy and the truncation is lost: microseconds, once in `max_bytes`.
+
+A full disk never blocks an instance. Where nothing can be written when it starts, it logs to `/dev/null`; where the
+disk fills up later, its writes fail with ENOSPC, as they would for any program whose output goes to a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+BLOCK = 64 << 10
+"""Bytes that are read at once."""
+
+TAIL = 1 << 20
+"""Bytes that the last lines may have together; older ones are left out."""
+
+FOLLOW_INTERVAL = 0.25
+"""Seconds between two looks at a log that is followed."""
+
+NEEDED = 64 << 10
+"""Bytes that must be free on the disk of the logs for an instance to log at all."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def open_log(log: Path) -> tuple[int, str | None]:
+    """Open a log for an instance to append to (mode 0600).
+
+    Returns:
+        the file, and None; or `/dev/null`, and why it is that.
+    """
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(log.parent)
+        free = disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
+        if free < NEEDED:
+            return _nowhere(), f"nothing is logged: {os.strerror(errno.ENOSPC)}"
+        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), None
+    except OSError as error:
+        return _nowhere(), f"nothing is logged: {error.strerror}"
+
+
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def older(log: Path, number: int) -> Path:
+    """Return the name of a rotated log; 1 is the youngest."""
+    return log.with_name(f"{log.name}.{number}")
+
+
+def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
+    """Move the content of a log that is above `max_bytes` to `LOG.1`. Blocks while it copies: call it in a thread.
+
+    On a full disk the oldest are removed to make room, and at last the content is dropped.
+
+    Args:
+        log: the file that an instance appends to.
+        max_bytes: its size from which it is rotated.
+        keep: how many older ones are kept.
+
+    Returns:
+        whether it was rotated.
+    """
+    try:
+        if log.stat().st_size <= max_bytes:
+            return False
+    except FileNotFoundError:
+        return False
+    with log.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # Nobody who follows it reads between the copy and the truncation.
+        for number in range(keep, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                older(log, number - 1).rename(older(log, number))
+        oldest = keep
+        while not _copy(log, older(log, 1)):
+            while oldest > 1 and not older(log, oldest).exists():
+                oldest -= 1
+            if oldest <= 1:
+                break
+            older(log, oldest).unlink()
+        file.truncate(0)
+    return True
+
+
+def _copy(log: Path, copy: Path) -> bool:
+    """Copy in one piece or not at all. Returns False when the disk is full."""
+    part = copy.with_name(copy.name + ".part")
+    try:
+        with log.open("rb") as source, open(part, "wb", opener=_private) as target:
+            shutil.copyfileobj(source, target, BLOCK)
+        part.rename(copy)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno not in _FULL:
+            raise
+        return False
+    return True
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def remove(log: Path, keep: int = 3) -> None:
+    """Remove a log and its older ones."""
+    for path in (log, *(older(log, number) for number in range(1, keep + 1))):
+        path.unlink(missing_ok=True)
+
+
+def tail(log: Path, lines: int) -> bytes:
+    """Return the last lines of a log (and of the one before it, where it has too few), at most `TAIL` bytes."""
+    text = _tail(log, lines)
+    missing = lines - text.count(b"\n")
+    if missing > 0 and len(text) < TAIL:
+        text = _tail(older(log, 1), missing) + text
+    return text
+
+
+def _tail(path: Path, lines: int, end: int | None = None) -> bytes:
+    if lines <= 0:
+        return b""
+    try:
+        with path.open("rb") as file:
+            position = file.seek(0, os.SEEK_END) if end is None else end
+            text = b""
+            while position > 0 and len(text) < TAIL:
+                start = max(0, position - BLOCK)
+                file.seek(start)
+                text = file.read(position - start) + text
+                position = start
+                if text.count(b"\n") > lines:
+                    break
+    except FileNotFoundError:
+        return b""
+    return b"".join(text.splitlines(keepends=True)[-lines:])
+
+
+class _Reader:
+    """Reads on from a position in a log, over its rotations."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._older = self._identify()
+        self._position = self._size()
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            stat = older(self._log, 1).stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+    def _size(self) -> int:
+        try:
+            return self._log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def start(self, lines: int) -> bytes:
+        text = _tail(self._log, lines, self._position)
+        missing = lines - text.count(b"\n")
+        return (_tail(older(self._log, 1), missing) if missing > 0 else b"") + text
+
+    def read(self) -> bytes:
+        """Return what came, a block at most; nothing when there is nothing new."""
+        try:
+            log = self._log.open("rb")
+        except FileNotFoundError:
+            return b""
+        with log:
+            fcntl.flock(log, fcntl.LOCK_SH)
+            rotated = self._identify()
+            if rotated != self._older:
+                text = self._block(older(self._log, 1))
+                if text:
+                    return text
+                self._older = rotated
+                self._position = 0
+            elif self._size() < self._position:
+                self._position = 0
+            return self._block(self._log)
+
+    def _block(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                file.seek(self._position)
+                text = file.read(BLOCK)
+        except FileNotFoundError:
+            return b""
+        self._position += len(text)
+        return text
+
+
+async def read_log(log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
+    """Give the last lines of a log as blocks of bytes, and with `follow` all that comes, without an end."""
+    if not follow:
+        text = await asyncio.to_thread(tail, log, lines)
+        if text:
+            yield text
+        return
+    reader = await asyncio.to_thread(_Reader, log)
+    text = await asyncio.to_thread(reader.start, lines)
+    while True:
+        if text:
+            yield text
+        else:
+            await asyncio.sleep(FOLLOW_INTERVAL)
+        text = await asyncio.to_thread(reader.read)
