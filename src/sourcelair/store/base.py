@@ -4,6 +4,9 @@ One counter, the *revision*, counts the transactions that changed something; eve
 creation and of its last change. A write that was answered is on disk. A watch gives all changes from a revision on,
 in order, each revision whole; one that asks for history that is gone raises `HistoryCompacted`, so that its reader
 lists again.
+
+Besides the errors that are named below, every method may raise `InvalidInput` and `TooLarge` (see `limits`), every
+write `OutOfSpace` (nothing was written, and it may work again later), and a closed store `Unavailable`.
 """
 
 from __future__ import annotations
@@ -120,6 +123,7 @@ class Store(Protocol):
 
         Raises:
             HistoryCompacted: that revision is no longer kept.
+            InvalidInput: it is yet to come.
         """
         ...
 
@@ -184,7 +188,13 @@ class Store(Protocol):
         ...
 
     async def compact(self, revision: int) -> None:
-        """Forget history up to and including `revision`; the keys as they stand are kept."""
+        """Forget history up to and including `revision`; the keys as they stand are kept.
+
+        That revision is then the oldest that can be listed, and the one after it the first that can be watched.
+
+        Raises:
+            InvalidInput: it is yet to come. One that was forgotten already is no error.
+        """
         ...
 
     async def close(self) -> None:

@@ -84,7 +84,7 @@ class Watches:
     async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Change]:
         """Give all changes under `prefix` from a revision on; ends when the store is closed. See `Store.watch`."""
         watcher = _Watcher(prefix, max(from_revision, 1))
-        if watcher.next <= self._compacted:
+        if watcher.next <= self._compacted and not self._closed:
             raise HistoryCompacted(
                 f"Changes of revision {from_revision} are no longer kept: list, and watch from there."
             )
