@@ -332,7 +332,7 @@ class MockDriver:
         running = self._running(found.instance)
         if running is not None:
             ending = None if running.script.ignores_stop else running.script.stop_delay
-            killed = ending is None or ending > grace
+            killed = ending is None or grace <= 0 or grace < ending
             try:
                 await asyncio.wait_for(running.ended.wait(), grace if ending is None else min(ending, grace))
             except TimeoutError:
