@@ -6,6 +6,7 @@ project has three characters or more, since a label with hyphens in places 3 and
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from sourcelair.errors import InvalidInput
@@ -16,6 +17,9 @@ MAX_HOST = 253
 MIN_PROJECT = 3
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_MAX_INPUT = 1000
+_BRACKETED = re.compile(r"\[(?P<host>[^\]]*)\](?::[0-9]{0,5})?")
+_WITH_PORT = re.compile(r"(?P<host>[^:]+)(?::[0-9]{0,5})?", re.DOTALL)
 _HOST_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
 
 
@@ -56,23 +60,47 @@ def host_label(owner: str, project: str) -> str:
 def normalise_host(value: str) -> str:
     """Return a public host in the one form that is stored: lower case, no port, no trailing dot, IDNA encoded.
 
+    Takes what a browser's `Host` header may hold, so a port is dropped, and an IPv6 address keeps its brackets (it gets
+    them where it has none) and becomes the short form of RFC 5952.
+
     Raises:
         InvalidInput: it is not a host name or an IP address.
     """
     if value == WILDCARD:
         return value
-    host = value.strip().lower().removesuffix(".")
-    host, _, port = host.partition(":") if host.count(":") == 1 else (host, "", "")
-    if port and not port.isdigit():
-        raise InvalidInput(f"{value[:80]!r} is not a host name: what follows the colon is not a port.")
+    if len(value) > _MAX_INPUT:
+        raise InvalidInput(f"{value[:80]!r}... is not a host name: DNS allows {MAX_HOST} characters.")
+    parts = _BRACKETED.fullmatch(value) or _WITH_PORT.fullmatch(value)
+    if value.count(":") > 1 and not value.startswith("["):
+        return f"[{_ipv6(value, value)}]"
+    if parts is None:
+        raise InvalidInput(f"{value[:80]!r} is not a host name, such as blog--demo.example.com.")
+    if value.startswith("["):
+        return f"[{_ipv6(parts['host'], value)}]"
+    return _host_name(parts["host"], value)
+
+
+def _ipv6(text: str, value: str) -> str:
     try:
-        ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
+        address = ipaddress.IPv6Address(text)
+    except ValueError as error:
+        raise InvalidInput(f"{value[:80]!r} is not an IPv6 address.") from error
+    if address.scope_id is not None:  # a zone names an interface of one machine only
+        raise InvalidInput(f"{value[:80]!r}: an address with a zone is no public host.")
+    return str(address)
+
+
+def _host_name(text: str, value: str) -> str:
+    try:
+        host = (text if text.isascii() else text.encode("idna").decode("ascii")).lower().removesuffix(".")
     except UnicodeError as error:
         raise InvalidInput(f"{value[:80]!r} is not a valid host name.") from error
-    if host.startswith("[") and host.endswith("]"):
-        return host
-    labels = ascii_host.split(".")
-    fits = len(ascii_host) <= MAX_HOST and all(len(x) <= MAX_LABEL and _HOST_LABEL.fullmatch(x) for x in labels)
-    if not fits:
+    labels = host.split(".")
+    if len(host) > MAX_HOST or not all(len(label) <= MAX_LABEL and _HOST_LABEL.fullmatch(label) for label in labels):
         raise InvalidInput(f"{value[:80]!r} is not a valid host name, such as blog--demo.example.com.")
-    return ascii_host
+    if labels[-1].isdigit():  # browsers read this as an IPv4 address, or not at all
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError as error:
+            raise InvalidInput(f"{value[:80]!r} is neither a host name nor an IPv4 address.") from error
+    return host
