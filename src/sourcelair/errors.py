@@ -25,12 +25,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+if TYPE_CHECKING:  # the command line imports this module too, and must start fast
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -159,6 +158,8 @@ def from_problem(status: int, problem: Mapping[str, Any]) -> LairError:
 
 def problem_response(error: LairError) -> JSONResponse:
     """Return the HTTP answer for an error: problem+json, with `Retry-After` where it is known."""
+    from fastapi.responses import JSONResponse
+
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
@@ -176,6 +177,8 @@ def _describe(error: Mapping[str, Any]) -> str:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error of `app` answer as problem+json, those of the framework too."""
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
 
     async def lair_error(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, LairError)  # noqa: S101 - registered for this class only

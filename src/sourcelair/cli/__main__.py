@@ -1,0 +1,5 @@
+"""`python -m sourcelair.cli` is `lair`."""
+
+from sourcelair.cli import main
+
+main()

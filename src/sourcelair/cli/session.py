@@ -1,0 +1,158 @@
+"""Finding the running system: its settings, where its API answers, and the token to show there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sourcelair.errors import InvalidInput, LairError, Unauthorized, Unreachable
+
+if TYPE_CHECKING:
+    from sourcelair.client.ceryx import CeryxClient
+    from sourcelair.client.http import ApiClient
+    from sourcelair.client.servers import ServersClient
+    from sourcelair.settings import Settings
+
+RUNNING = "running.json"
+"""File in DATA_DIR where a running `lair up` says where it answers (no secrets)."""
+
+
+def read_settings(flags: dict[str, Any]) -> Settings:
+    """Read all sources of settings.
+
+    Raises:
+        InvalidInput: a value is wrong; the message names the setting.
+    """
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from sourcelair.settings import load_settings
+
+    try:
+        settings = load_settings(flags)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InvalidInput(f"{name}: no such setting. Look for it in lair.toml.") from error
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise InvalidInput(f"{name}: {message} (flag, LAIR_{name.upper()}, or lair.toml).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"lair.toml: {error}.") from error
+    except OSError as error:
+        raise InvalidInput(f"{error.filename}: {error.strerror}.") from error
+    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+@dataclass
+class Session:
+    """What one command works with.
+
+    Args:
+        as_json: whether the answer is printed as JSON.
+        flags: settings that the command line gave.
+    """
+
+    as_json: bool = False
+    flags: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """All settings."""
+        return read_settings(self.flags)
+
+    @property
+    def data_dir(self) -> Path:
+        """Where everything durable lies."""
+        return self.settings.data_dir
+
+    @cached_property
+    def running(self) -> dict[str, Any]:
+        """What a running `lair up` on this data directory said of itself; empty where none runs, or none may be seen."""
+        try:
+            found = json.loads((self.data_dir / RUNNING).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def api_url(self) -> str:
+        """Where the API answers: as the settings say, else as the running system does."""
+        address = self.settings.api_listen
+        if "api_listen" not in self.settings.model_fields_set:
+            address = str(self.running.get("api_listen") or address)
+        return f"http://{reachable(address)}"
+
+    @cached_property
+    def token(self) -> str:
+        """The token: `--token` or LAIR_TOKEN, else the file that `lair up` wrote.
+
+        Raises:
+            Unauthorized: there is neither.
+            Unreachable: nothing was ever started here.
+        """
+        if self.settings.token:
+            return self.settings.token
+        path = self.data_dir / "admin.token"
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError as error:
+            raise Unreachable(
+                f"Nothing runs here: {self.data_dir} has no token. Start with `lair up`; "
+                "if it runs elsewhere, give its --data-dir (LAIR_DATA_DIR), or a --token (LAIR_TOKEN)."
+            ) from error
+        except OSError as error:
+            raise Unauthorized(f"{path}: {error.strerror}. Give a token with --token or LAIR_TOKEN.") from error
+
+    def servers(self) -> ServersClient:
+        """Return a client of the SourceLair API."""
+        from sourcelair.client.servers import ServersClient
+
+        return ServersClient(self.api_url, self.token)
+
+    def ceryx(self) -> CeryxClient:
+        """Return a client of Ceryx."""
+        from sourcelair.client.ceryx import CeryxClient
+
+        return CeryxClient(self.api_url, self.token)
+
+    def api(self) -> ApiClient:
+        """Return a client without types, for what has none."""
+        from sourcelair.client.http import ApiClient
+
+        return ApiClient(self.api_url, self.token)
+
+    def explain(self, error: LairError) -> str:
+        """Return the error's message with what to do next, where the error does not say it."""
+        if isinstance(error, Unreachable) and "lair up" not in error.detail:
+            return f"{error.detail.rstrip('.')}. Is it running? `lair up` starts it, `lair doctor` looks for the cause."
+        if isinstance(error, Unauthorized) and "--token" not in error.detail:
+            return f"{error.detail} The CLI takes it from --token, LAIR_TOKEN, or {self.data_dir / 'admin.token'}."
+        return error.detail
+
+
+def reachable(address: str) -> str:
+    """Return an address to connect to for one to listen on: an unspecified one (0.0.0.0, ::) is this machine."""
+    from sourcelair.settings import split_address
+
+    host, port = split_address(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split `owner/project`.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    from sourcelair.names import check_name
+
+    owner, slash, project = name.partition("/")
+    if not slash or "/" in project:
+        raise InvalidInput(f"{name[:80]!r} is not the name of a server: write owner/project, such as demo/blog.")
+    return check_name("owner", owner), check_name("project", project)
