@@ -12,7 +12,15 @@ from sourcelair.ceryx import metrics
 from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, route_key
 from sourcelair.ceryx.validation import clean_route, clean_source
 from sourcelair.client.ceryx import Route, RouteChange, RouteChanges, RouteWrite, StoredRoute
-from sourcelair.errors import Conflict, InvalidInput, NotFound, OutOfSpace, PreconditionFailed, Unavailable
+from sourcelair.errors import (
+    Conflict,
+    HistoryCompacted,
+    InvalidInput,
+    NotFound,
+    OutOfSpace,
+    PreconditionFailed,
+    Unavailable,
+)
 from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Entry, Operation, Put, Store
 
 PAGE = 500
@@ -191,8 +199,12 @@ class Routes:
         A revision that changed no route comes with no changes: it says how far the reader has come.
 
         Raises:
-            HistoryCompacted: at once, or later from the generator: list the routes again.
+            HistoryCompacted: at once, or later from the generator: list the routes again. Also where `from_revision`
+                has yet to come: its reader knows another store than this one, such as one before it was restored.
         """
+        current = await self._store.revision()
+        if from_revision > current + 1:
+            raise HistoryCompacted(f"Revision {from_revision} has yet to come, this store is at {current}: list again.")
         # All keys, not only routes: else a reader never learns that a revision of other keys has passed.
         changes = cast("AsyncGenerator[Change, None]", self._store.watch("", from_revision))
         first = asyncio.ensure_future(anext(changes, None))

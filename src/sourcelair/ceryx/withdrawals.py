@@ -128,6 +128,9 @@ class Withdrawals:
         if self._asked[ask.instance, ask.revision] <= 0:
             del self._asked[ask.instance, ask.revision]
             self._tell(("end", ask))
+            # An agent keeps the newest ask of an instance only: say again what still stands for older ones.
+            for revision in {waiter.revision for waiter in self._waiters.get(ask.instance, ())}:
+                self._tell(("ask", Ask(instance=ask.instance, revision=revision)))
 
     def _tell(self, event: AskEvent) -> None:
         for queues in self._streams.values():

@@ -1,0 +1,260 @@
+"""The one that speaks to NGINX: connects, compares, fills, applies, and reads counts, one call at a time.
+
+NGINX may be another one at any moment: a new generation begins with an empty table, and what is known of the old one
+is void. So the real table is read on every connect, and nothing is assumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from sourcelair.ceryx.agent.entries import is_local, own_addresses
+from sourcelair.ceryx.agent.journal import Journal
+from sourcelair.ceryx.agent.table import NodeTable
+from sourcelair.ceryx.table import EngineGone, EngineState, TableControl, TableEntry, TableFull
+from sourcelair.client.ceryx import InstanceCounts
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+BATCH = 500
+"""Entries, or instances, in one control call."""
+
+CHECK = 0.25
+"""Seconds between looks whether NGINX is still the same, while there is nothing else to tell it."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+"""Seconds between attempts to connect: the first, and the longest after doubling."""
+
+
+class Engine:
+    """This node's NGINX.
+
+    Args:
+        control: the way into it.
+        session: this agent's number.
+        table: what it shall hold.
+        journal: is written before it is told.
+        introduce: the arguments of `set_loaded`: node, waker, waker token.
+    """
+
+    def __init__(
+        self,
+        control: TableControl,
+        session: int,
+        table: NodeTable,
+        journal: Journal,
+        introduce: tuple[str, str | None, str | None],
+    ) -> None:
+        self.generation: str | None = None
+        self.capacity = 0
+        self.connected = False
+        """The table is compared and loaded, and NGINX answered the last call."""
+        self.known = asyncio.Event()
+        """Set once there is something to fill an empty table from: a snapshot, or the file while the API is down."""
+        self.wake = asyncio.Event()
+        self.on_applied: Callable[[], None] = lambda: None
+        """Called when `applied`, the generation or the connection has changed."""
+        self._control = control
+        self._session = session
+        self._table = table
+        self._journal = journal
+        self._introduce = introduce
+        self._one = asyncio.Lock()
+        self._complete = False
+        self._suspect = False
+        self._refused: dict[str, None] = {}
+
+    @property
+    def routes(self) -> int:
+        """Return how many routes NGINX holds."""
+        return len(self._table.shown)
+
+    @property
+    def may_promise(self) -> bool:
+        """Return whether what is known of NGINX's table is all that it holds, and is on disk."""
+        told = self.connected and not self._suspect and not self._journal.behind
+        return told and self._complete and self._table.sound
+
+    async def run(self) -> None:
+        """Keep NGINX's table as it is wanted, for ever.
+
+        Raises:
+            StaleSession: a newer agent took over.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._connect(await self._hello())
+                pause = FIRST_PAUSE
+                await self._keep()
+            except EngineGone as error:
+                if self.connected:
+                    _log.warning("engine_gone", node=self._introduce[0], error=str(error))
+                self.connected = False
+                self.on_applied()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _hello(self) -> EngineState:
+        async with self._one:
+            return await self._control.hello(self._session)
+
+    async def _connect(self, state: EngineState) -> None:
+        anew = state.generation != self.generation
+        if not state.loaded and not self.known.is_set():
+            await self.known.wait()
+            state = await self._hello()
+        self.generation, self.capacity = state.generation, state.capacity
+        found = list[TableEntry]()
+        if state.routes > 0:
+            found = await self._read([*self._table.wanted, *(self._table.shown.keys() - self._table.wanted.keys())])
+        if anew:
+            self._table.sound = True
+            self._refused.clear()
+        self._table.show_all(found, anew=anew)
+        self._suspect = False
+        self._complete = self._count_fits(state)
+        await self._apply()
+        async with self._one:
+            await self._control.set_loaded(*self._introduce)
+        self.connected = True
+        _log.info(
+            "engine_ready", generation=state.generation, routes=self.routes, found=len(found), loaded=state.loaded
+        )
+        self.on_applied()
+
+    async def _read(self, sources: Sequence[str]) -> list[TableEntry]:
+        found = list[TableEntry]()
+        for chunk in _chunks(sources):
+            async with self._one:
+                found += [entry for entry in await self._control.read(chunk) if entry is not None]
+        return found
+
+    def _count_fits(self, state: EngineState) -> bool:
+        """Tell whether NGINX holds no route that this agent does not know: of such a one nothing can be promised."""
+        if state.routes > self.routes:
+            _log.error("unknown_routes", held=state.routes, known=self.routes, remedy="restart NGINX if this stays")
+            return False
+        return True
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), CHECK)
+            woken = self.wake.is_set()
+            self.wake.clear()
+            if not woken or self._suspect or not self._complete:
+                await self._same_generation()
+            if self._table.dirty or self._table.applied != self._table.revision:
+                await self._apply()
+                self.on_applied()
+
+    async def _same_generation(self) -> None:
+        state = await self._hello()
+        if state.generation != self.generation or not state.loaded:
+            raise EngineGone(f"NGINX started anew: {state.generation}")
+        self._suspect = False
+        if not self._complete and not self._table.dirty:
+            self._complete = self._count_fits(state)
+
+    async def _apply(self) -> None:
+        """Bring all that is dirty now to NGINX; what comes meanwhile is for the next round."""
+        goal = self._table.revision
+        for chunk in _chunks(list(self._table.dirty)):
+            entries = [self._table.wanted[source] for source in chunk if source in self._table.dirty]
+            self._journal.append(entries, self._table.names, urgent=self._withdraws_elsewhere(entries))
+            await self._tell(entries)
+        self._table.applied = goal
+
+    async def _tell(self, entries: list[TableEntry]) -> None:
+        """Apply entries; one for which there is no room is left out, and tried again after something was deleted."""
+        while entries:
+            full: str | None = None
+            try:
+                async with self._one:
+                    await self._control.apply(entries)
+                applied = len(entries)
+            except TableFull as error:
+                full = error.source
+                applied = next(at for at, entry in enumerate(entries) if entry.source == full)
+            for entry in entries[:applied]:
+                self._table.show(entry)
+            if any(entry.state == "deleted" for entry in entries[:applied]) and self._refused:
+                self._table.dirty |= {source: None for source in self._refused if source in self._table.wanted}
+                self._refused.clear()
+                self.wake.set()
+            if full is not None:
+                _log.error("route_table_full", source=full, capacity=self.capacity)
+                self._table.dirty.pop(full, None)
+                self._refused[full] = None
+                applied += 1
+            entries = entries[applied:]
+
+    def _withdraws_elsewhere(self, entries: Sequence[TableEntry]) -> bool:
+        """Tell whether one of these takes a target on another machine off its route."""
+        own: frozenset[str] | None = None
+        for entry in entries:
+            before = self._table.shown.get(entry.source)
+            if before is None or before.state != "live" or before.instance in {None, entry.instance}:
+                continue
+            if own is None:
+                own = own_addresses()
+            if not is_local(before.address, own):
+                return True
+        return False
+
+    async def counts(self, instances: Sequence[str]) -> list[InstanceCounts]:
+        """Return what the current generation counted.
+
+        Raises:
+            EngineGone: it is gone; whoever maintains the table finds out too.
+        """
+        found = list[InstanceCounts]()
+        try:
+            for chunk in _chunks(instances):
+                async with self._one:
+                    found += await self._control.counts(chunk)
+        except EngineGone:
+            self._lost()
+            raise
+        return found
+
+    async def counts_of(self, generation: str, instances: Sequence[str]) -> list[InstanceCounts]:
+        """Return what one generation counted: looks afterwards whether it was still that one that answered.
+
+        Raises:
+            EngineGone: it was not.
+        """
+        found = await self.counts(instances)
+        try:
+            state = await self._hello()
+        except EngineGone:
+            self._lost()
+            raise
+        if state.generation != generation or self.generation != generation:
+            self._lost()
+            raise EngineGone(f"NGINX started anew: {state.generation}")
+        return found
+
+    def _lost(self) -> None:
+        """Promise nothing before NGINX has said who it is."""
+        self._suspect = True
+        self.wake.set()
+
+    async def forget(self, instances: Sequence[str]) -> list[str]:
+        """Drop the counts of instances that still have no route here; return which."""
+        async with self._one:
+            gone = [instance for instance in instances if instance not in self._table.live]
+            if gone:
+                await self._control.forget(gone)
+        for instance in gone:
+            self._table.withdrawn.pop(instance, None)
+        return gone
+
+
+def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(items), BATCH):
+        yield items[at : at + BATCH]

@@ -1,0 +1,110 @@
+"""From a route to an entry of the node's table."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import psutil
+
+from sourcelair.ceryx.table import TableEntry
+from sourcelair.client.ceryx import StoredRoute
+
+_PORTS = {"http": 80, "https": 443}
+
+_LOOKING_UP = "The name {host} is being looked up."
+
+
+def entry_of(route: StoredRoute) -> tuple[TableEntry, str | None]:
+    """Return the entry of a route, and the name in its target that has to be looked up, if there is one.
+
+    The entry of such a route is `unresolved` until `resolved` is given an address.
+    """
+    entry = TableEntry(
+        source=route.source,
+        revision=route.revision,
+        state="null",
+        enforce_https=route.settings.enforce_https,
+        waker=route.waker,
+    )
+    if route.target is None:
+        return entry, None
+    if route.settings.mode == "redirect":
+        return replace(entry, state="redirect", location=route.target), None
+    parts = urlsplit(route.target)
+    host = parts.hostname or ""
+    address = literal(host)
+    entry = replace(
+        entry,
+        state="live" if address else "unresolved",
+        address=address,
+        port=parts.port or _PORTS[parts.scheme],
+        instance=route.instance,
+        tls=parts.scheme == "https",
+        server_name=host if parts.scheme == "https" and not address else None,
+        problem=None if address else _LOOKING_UP.format(host=host),
+    )
+    return entry, None if address else host
+
+
+def resolved(entry: TableEntry, address: str | None, problem: str | None) -> TableEntry:
+    """Return the entry with what a look-up of its target's name gave."""
+    if address is None:
+        return replace(entry, state="unresolved", address=None, problem=problem)
+    return replace(entry, state="live", address=address, problem=None)
+
+
+def deleted(source: str, revision: int) -> TableEntry:
+    """Return the tombstone of a route."""
+    return TableEntry(source=source, revision=revision, state="deleted")
+
+
+def without_target(entry: TableEntry) -> TableEntry:
+    """Return the entry of the same route with its target taken off."""
+    return TableEntry(
+        source=entry.source,
+        revision=entry.revision,
+        state="null",
+        enforce_https=entry.enforce_https,
+        waker=entry.waker,
+    )
+
+
+def literal(host: str) -> str | None:
+    """Return the IP address that a target names without any look-up, else None.
+
+    Names under `localhost` are this machine (RFC 6761, 6.3); resolvers often do not know them.
+    """
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+def own_addresses() -> frozenset[str]:
+    """Return the addresses of this machine's interfaces."""
+    return frozenset(
+        address.address.partition("%")[0] for addresses in psutil.net_if_addrs().values() for address in addresses
+    )
+
+
+def is_local(address: str | None, own: frozenset[str]) -> bool:
+    """Return whether an address is this machine's: what listens there does not outlive a reboot."""
+    if address is None or address in own:
+        return True
+    parsed = ipaddress.ip_address(address)
+    return parsed.is_loopback or parsed.is_unspecified
+
+
+def differs(wanted: TableEntry, found: TableEntry) -> bool:
+    """Return whether NGINX holds something else than is wanted, by what the engine reads back."""
+    return (wanted.state, wanted.address, wanted.port, wanted.instance, wanted.revision) != (
+        found.state,
+        found.address,
+        found.port,
+        found.instance,
+        found.revision,
+    )

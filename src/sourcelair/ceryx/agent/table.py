@@ -1,0 +1,198 @@
+"""What this node's table shall hold, what NGINX is known to hold, and the difference. No input or output here.
+
+A burst of changes leaves only the newest entry of each source. `applied` is the revision whose every change NGINX is
+known to hold; acknowledgements rest on it and on `live_below`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from sourcelair.ceryx.agent.entries import deleted, differs, entry_of, resolved
+from sourcelair.ceryx.agent.resolve import Resolution, Resolver
+from sourcelair.ceryx.table import TableEntry
+from sourcelair.client.ceryx import RouteChanges, StoredRoute
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+_STEP = 500
+"""Routes of a snapshot that are compared before the event loop gets its turn: some milliseconds."""
+
+
+class NodeTable:
+    """The table of one node.
+
+    Args:
+        resolver: knows the addresses of names in targets.
+    """
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.wanted: dict[str, TableEntry] = {}
+        self.names: dict[str, str] = {}
+        self.shown: dict[str, TableEntry] = {}
+        self.dirty: dict[str, None] = {}
+        self.revision = -1
+        """`wanted` holds every change up to this revision of the store; -1 before the first snapshot."""
+        self.applied = -1
+        self.sound = True
+        """False once the store went back in time: NGINX keeps newer entries than the store has."""
+        self.live: dict[str, set[str]] = {}
+        """The instances that NGINX sends requests to, and for which sources."""
+        self.withdrawn: dict[str, None] = {}
+        """Instances that NGINX sent requests to before, oldest first; they may still have some in flight."""
+        self._resolver = resolver
+        self._users: dict[str, set[str]] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        """Called whenever there is something to apply."""
+        resolver.on_answer = self._name_resolved
+
+    # What is wanted
+
+    def want_route(self, route: StoredRoute, *, force: bool = False) -> None:
+        """Want a route's entry, unless a newer one is wanted already (or whatever that is, with `force`)."""
+        entry, name = entry_of(route)
+        self.want(entry, name, force=force)
+
+    def want(self, entry: TableEntry, name: str | None = None, *, force: bool = False) -> None:
+        """Want an entry; with the name that gives it its address, if that has to be looked up."""
+        current = self.wanted.get(entry.source)
+        if current is not None and current.revision > entry.revision and not force:
+            return
+        if self.names.get(entry.source) != name:
+            self._use_name(entry.source, name)
+        if name is not None:
+            self._resolver.use(name, entry.revision)
+            if known := self._resolver.answers.get(name):
+                entry = resolved(entry, known.address, known.problem)
+        self.wanted[entry.source] = entry
+        if self.shown.get(entry.source) == entry:
+            self.dirty.pop(entry.source, None)
+        else:
+            self.dirty[entry.source] = None
+            self.on_change()
+
+    def load(self, entries: Mapping[str, TableEntry], names: Mapping[str, str], withdrawn: Iterable[str]) -> None:
+        """Want what the file held; each name keeps its last address until a look-up says otherwise."""
+        for source, entry in entries.items():
+            name = names.get(source)
+            if name is not None and entry.address is not None:
+                self._resolver.answers[name] = Resolution(entry.address, None)
+            self.want(entry, name)
+        self.withdrawn = dict.fromkeys(withdrawn)
+
+    def to_keep(self) -> list[TableEntry]:
+        """Return what a file must hold to know every source that NGINX may hold."""
+        return [
+            shown if entry.state == "deleted" and (shown := self.shown.get(source)) else entry
+            for source, entry in self.wanted.items()
+        ]
+
+    def _use_name(self, source: str, name: str | None) -> None:
+        before = self.names.pop(source, None)
+        if before is not None:
+            users = self._users[before]
+            users.discard(source)
+            if not users:
+                del self._users[before]
+                self._resolver.drop(before)
+        if name is not None:
+            self.names[source] = name
+            self._users.setdefault(name, set()).add(source)
+
+    def _name_resolved(self, name: str) -> None:
+        for source in list(self._users.get(name, ())):
+            self.want(self.wanted[source], name)
+        self.on_change()
+
+    def change(self, changes: RouteChanges) -> None:
+        """Take in one event of the watch."""
+        if changes.revision <= self.revision:
+            return
+        for change in changes.changes:
+            if change.route is None:
+                self.want(deleted(change.source, changes.revision))
+            else:
+                self.want_route(change.route)
+        self.revision = changes.revision
+        self.on_change()
+
+    async def snapshot(self, routes: Sequence[StoredRoute], revision: int) -> None:
+        """Want exactly these routes: what is the same is left alone, nothing is ever blanked."""
+        self._check_revision(max((entry.revision for entry in self.shown.values()), default=0), revision)
+        for at in range(0, len(routes), _STEP):
+            for route in routes[at : at + _STEP]:
+                self.want_route(route, force=True)
+            await asyncio.sleep(0)
+        sources = {route.source for route in routes}
+        for source in [source for source in self.wanted if source not in sources]:
+            if self.wanted[source].state != "deleted":
+                self.want(deleted(source, revision), force=True)
+        self.revision = revision
+        self.on_change()
+
+    def _check_revision(self, held: int, revision: int) -> None:
+        if held > revision:
+            self.sound = False
+            _log.error("store_went_back", revision=revision, held=held, remedy="restart NGINX")
+
+    # What NGINX holds
+
+    def show(self, entry: TableEntry) -> None:
+        """Note that NGINX holds this entry now."""
+        before = self.shown.pop(entry.source, None)
+        if entry.state != "deleted":
+            self.shown[entry.source] = entry
+        wanted = self.wanted.get(entry.source)
+        if wanted == entry:
+            self.dirty.pop(entry.source, None)
+            if entry.state == "deleted":
+                del self.wanted[entry.source]
+        self._move(before, entry)
+
+    def _move(self, before: TableEntry | None, after: TableEntry) -> None:
+        if before is not None and before.state == "live" and before.instance:
+            sources = self.live.get(before.instance, set())
+            sources.discard(before.source)
+            if not sources:
+                self.live.pop(before.instance, None)
+                self.withdrawn[before.instance] = None
+        if after.state == "live" and after.instance:
+            self.live.setdefault(after.instance, set()).add(after.source)
+            self.withdrawn.pop(after.instance, None)
+
+    def show_all(self, found: Iterable[TableEntry], *, anew: bool) -> None:
+        """Note all that NGINX holds, as it was read back, and find out what differs from what is wanted.
+
+        Args:
+            found: what NGINX holds.
+            anew: it is another generation: what was in flight in the last one is over.
+        """
+        before = dict.fromkeys(self.live)
+        self.shown, self.live, self.applied = {}, {}, -1
+        for entry in found:
+            if entry.state == "deleted":
+                continue
+            wanted = self.wanted.get(entry.source)
+            if wanted is None:
+                self.wanted[entry.source] = deleted(entry.source, max(entry.revision, self.revision))
+            elif wanted.revision < entry.revision and self.revision < 0:
+                self.wanted[entry.source] = entry  # the file had no room for it; the API's word is still to come
+            elif wanted.revision < entry.revision:
+                self._check_revision(entry.revision, wanted.revision)
+            held = self.wanted[entry.source]
+            self.shown[entry.source] = entry if differs(held, entry) else held
+            self._move(None, self.shown[entry.source])
+        if anew:
+            self.withdrawn = {}
+        self.withdrawn |= {instance: None for instance in before if instance not in self.live and not anew}
+        self.dirty = {
+            source: None
+            for source, entry in self.wanted.items()
+            if self.shown.get(source) != entry and (entry.state != "deleted" or source in self.shown)
+        }
+
+    def live_below(self, instance: str, revision: int) -> bool:
+        """Return whether NGINX sends an instance requests by an entry that is no newer than a revision."""
+        return any(self.shown[source].revision <= revision for source in self.live.get(instance, ()))

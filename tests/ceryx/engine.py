@@ -1,0 +1,109 @@
+"""An engine in memory that keeps the rules of the real one: sessions, revisions, generations, counts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from sourcelair.ceryx.table import EngineGone, EngineState, StaleSession, TableEntry, TableFull
+from sourcelair.client.ceryx import InstanceCounts
+
+_generations = itertools.count(1)
+
+
+@dataclass
+class MemoryEngine:
+    """One NGINX; `restart` makes it another one, `stop` lets nobody in."""
+
+    capacity: int = 100_000
+    generation: str = field(default_factory=lambda: f"g{next(_generations)}")
+    session: int = 0
+    loaded: bool = False
+    running: bool = True
+    introduced: tuple[str, str | None, str | None] | None = None
+    table: dict[str, TableEntry] = field(default_factory=dict)
+    counted: dict[str, InstanceCounts] = field(default_factory=dict)
+    applied: list[TableEntry] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    before_apply: Callable[[Sequence[TableEntry]], Awaitable[None]] | None = None
+    after_apply: Callable[[Sequence[TableEntry]], Awaitable[None]] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: int = 0
+
+    def restart(self) -> None:
+        self.generation = f"g{next(_generations)}"
+        self.session, self.loaded, self.table, self.counted = 0, False, {}, {}
+
+    def routes(self) -> dict[str, TableEntry]:
+        return {source: entry for source, entry in self.table.items() if entry.state != "deleted"}
+
+    def _check(self) -> None:
+        assert self.calls == 1, "two control calls at once"
+        if not self.running:
+            raise EngineGone("not running")
+
+    async def _call(self) -> None:
+        self.calls += 1
+        try:
+            await asyncio.sleep(0)
+            self._check()
+        finally:
+            self.calls -= 1
+
+    async def hello(self, session: int) -> EngineState:
+        await self._call()
+        if session < self.session:
+            raise StaleSession
+        self.session = session
+        return EngineState(self.generation, self.loaded, len(self.routes()), self.capacity)
+
+    async def apply(self, entries: Sequence[TableEntry], session: int | None = None) -> None:
+        if self.before_apply:
+            await self.before_apply(entries)
+        await self._call()
+        for entry in entries:
+            known = self.table.get(entry.source)
+            if known is not None and known.revision > entry.revision:
+                continue
+            if known is None and entry.state != "deleted" and len(self.routes()) >= self.capacity:
+                raise TableFull(entry.source)
+            self.table[entry.source] = entry
+            self.applied.append(entry)
+        self.batches.append(len(entries))
+        self.changed.set()
+        if self.after_apply:
+            await self.after_apply(entries)
+
+    async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:
+        await self._call()
+        return [self.table.get(source) for source in sources]
+
+    async def set_loaded(self, node: str, waker: str | None, waker_token: str | None) -> None:
+        await self._call()
+        self.introduced = (node, waker, waker_token)
+        self.loaded = True
+        self.changed.set()
+
+    async def counts(self, instances: Sequence[str]) -> list[InstanceCounts]:
+        await self._call()
+        return [self.counted.get(name, InstanceCounts(instance=name)) for name in instances]
+
+    async def forget(self, instances: Sequence[str]) -> None:
+        await self._call()
+        self.forgotten += instances
+        for name in instances:
+            self.counted.pop(name, None)
+
+    def count(self, instance: str, **values: int) -> None:
+        known = self.counted.get(instance, InstanceCounts(instance=instance))
+        self.counted[instance] = known.model_copy(update=values)
+
+    async def until(self, condition: Callable[[MemoryEngine], bool], timeout: float = 10) -> None:
+        """Wait until the engine looks like that."""
+        async with asyncio.timeout(timeout):
+            while not condition(self):
+                self.changed.clear()
+                await self.changed.wait()
