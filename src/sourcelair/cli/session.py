@@ -72,7 +72,7 @@ class Session:
 
     @cached_property
     def running(self) -> dict[str, Any]:
-        """What a running `lair up` on this data directory said of itself; empty where none runs, or none may be seen."""
+        """What a running `lair up` on this data directory said of itself; empty where none is seen to run."""
         try:
             found = json.loads((self.data_dir / RUNNING).read_text())
         except (OSError, ValueError):
