@@ -53,14 +53,18 @@ class LairError(Exception):
 
     def problem(self) -> dict[str, Any]:
         """Return the RFC 9457 object: `type`, `title`, `status`, `detail` and the extra members."""
-        title = HTTPStatus(self.status).phrase
-        return {
-            "type": "about:blank",
-            "title": title,
-            "status": self.status,
-            "detail": self.detail,
-            **self.extra,
-        }
+        return _problem(self.status, self.detail, self.extra)
+
+
+def _problem(status: int, detail: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {**extra, "type": "about:blank", "title": _phrase(status), "status": status, "detail": detail}
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # a status that nobody registered, from a program that is not ours
+        return f"Status {status}"
 
 
 class InvalidInput(LairError):
@@ -151,9 +155,9 @@ def from_problem(status: int, problem: Mapping[str, Any]) -> LairError:
         status: the HTTP status code of the answer.
         problem: the decoded problem+json object; only `detail` is relied on.
     """
-    extra = {k: v for k, v in problem.items() if k not in {"type", "title", "status", "detail"}}
-    cls = BY_STATUS.get(status, LairError)
-    return cls(str(problem.get("detail") or HTTPStatus(status).phrase), **extra)
+    error = BY_STATUS.get(status, LairError)(str(problem.get("detail") or _phrase(status)))
+    error.extra = {key: value for key, value in problem.items() if key not in {"type", "title", "status", "detail"}}
+    return error
 
 
 def problem_response(error: LairError) -> JSONResponse:
@@ -168,16 +172,27 @@ def problem_response(error: LairError) -> JSONResponse:
     return JSONResponse(error.problem(), status_code=error.status, headers=headers, media_type=PROBLEM_JSON)
 
 
+_MAX_ERRORS = 5
+"""Validation errors that one answer lists: a body of 10 MB can have a million."""
+
+
 def _describe(error: Mapping[str, Any]) -> str:
     """One validation error of pydantic as `field: what is wrong`, without echoing the input."""
-    where = ".".join(str(part) for part in error["loc"] if part not in {"body", "query", "path"})
+    where = ".".join(_field(part) for part in error["loc"] if part not in {"body", "query", "path"})
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def _field(part: int | str) -> str:
+    """A field's name as it may stand in a message: it is the sender's where it is an unknown one."""
+    name = str(part)[:80]
+    return name if name.isprintable() else repr(name)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error of `app` answer as problem+json, those of the framework too."""
     from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
 
     async def lair_error(_: Request, exc: Exception) -> JSONResponse:
@@ -189,15 +204,20 @@ def install_error_handlers(app: FastAPI) -> None:
         errors = exc.errors()
         if any(error["type"] == "json_invalid" for error in errors):
             return problem_response(BadRequest("The body is not valid JSON: " + _describe(errors[0])))
-        return problem_response(InvalidInput("; ".join(_describe(error) for error in errors)))
+        described = "; ".join(_describe(error) for error in errors[:_MAX_ERRORS])
+        more = len(errors) - _MAX_ERRORS
+        return problem_response(InvalidInput(f"{described}; and {more} more" if more > 0 else described))
 
     async def http_error(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, HTTPException)  # noqa: S101 - registered for this class only
-        answer = problem_response(from_problem(exc.status_code, {"detail": exc.detail}))
-        answer.status_code = exc.status_code
-        answer.headers.update(exc.headers or {})
-        return answer
+        problem = _problem(exc.status_code, str(exc.detail), {})
+        return JSONResponse(problem, exc.status_code, exc.headers, media_type=PROBLEM_JSON)
+
+    async def unexpected(_: Request, exc: Exception) -> JSONResponse:
+        # The framework raises it again when this is sent, so that the server logs it with its traceback.
+        return problem_response(LairError("Something went wrong here that nobody foresaw. The log has the details."))
 
     app.add_exception_handler(LairError, lair_error)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, unexpected)
