@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.servers.drivers.subjects import SUBJECTS, Behaviour, Subject
 
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found, Listener, StartFailed, StartVoided
-from tests.servers.drivers.subjects import SUBJECTS, Behaviour, Subject
 
 pytestmark = pytest.mark.anyio
 
@@ -315,7 +315,7 @@ async def test_nothing_leaks(driver: Driver, subject: Subject) -> None:
 
     async def settled() -> int:
         await asyncio.sleep(0.05)
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     await cycle()
     before = await settled()

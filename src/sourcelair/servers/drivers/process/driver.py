@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from sourcelair.servers.drivers.base import (
     StartVoided,
 )
 from sourcelair.servers.drivers.process import commands, exits, limits, logs, members, sockets
+from sourcelair.servers.drivers.process.finding import Finder, leader_of
 from sourcelair.servers.drivers.process.groups import Groups, find_parent
 from sourcelair.servers.drivers.process.identity import Identity, is_running, open_process, send, this_boot
 from sourcelair.servers.drivers.process.launcher import Claims, launch
@@ -64,6 +65,7 @@ class ProcessDriver:
         self.installation = installation
         self._claims = Claims(directory / "claims")
         self._groups = groups if groups is not None else Groups(installation, find_parent())
+        self._finder = Finder(installation, self._claims, self._groups)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="lair-process")
         self._reaper = exits.Reaper()
         self._table = sockets.Table()
@@ -114,16 +116,16 @@ class ProcessDriver:
         env = {**order.env, members.INSTANCE: order.instance, members.INSTALLATION: self.installation}
         command = commands.with_port(order.spec.command, order.port)
         command[0] = commands.find_program(command[0], directory, env)
-        group, limited = self._groups.make(order.instance, order.spec.limits.processes)
-        command = [*limits.prefix(order.spec.limits, processes_grouped=limited), *command]
         output, unlogged = logs.open_log(order.log)
         if unlogged:
             log.warning("instance without a log", instance=order.instance, error=unlogged)
+        start = None
         try:
+            group, limited = self._groups.make(order.instance, order.spec.limits.processes)
             child, start = launch(
                 self._claims,
                 order.instance,
-                command,
+                [*limits.prefix(order.spec.limits, processes_grouped=limited), *command],
                 env=env,
                 cwd=directory,
                 log=output,
@@ -134,20 +136,24 @@ class ProcessDriver:
             raise StartFailed(f"it can't be started: {error.strerror or error}") from error
         finally:
             os.close(output)
+            if start is None:
+                self._groups.remove(order.instance)
         if start is None:
-            self._groups.remove(order.instance)
-            claim = self._claims.read(order.instance)
-            if claim is not None and (claim.void or claim.identity is not None):
-                raise StartVoided(f"{order.instance} was claimed before")
-            raise StartFailed("it can't be started: its claim can't be written (is the disk full?)")
+            raise self._claim_lost(order.instance)
         identity = Identity(child.pid, start, this_boot())
-        return child, self._found(order.instance, identity, order.port)
+        return child, self._finder.describe(order.instance, identity, order.port, order.log)
+
+    def _claim_lost(self, instance: str) -> Exception:
+        claim = self._claims.read(instance)
+        if claim is not None and (claim.void or claim.identity is not None):
+            return StartVoided(f"{instance} was claimed before")
+        return StartFailed("it can't be started: its claim can't be written (is the disk full?)")
 
     def _launched(self, started: asyncio.Future[tuple[subprocess.Popen[bytes], Found]]) -> None:
         if started.cancelled() or started.exception() is not None or self._closed:
             return
         child, found = started.result()
-        identity = _leader(found.handle)
+        identity = leader_of(found)
         self._reaper.watch(child, identity)
         self._call(self._groups.join, found.instance, identity.pid, identity.start)
 
@@ -161,52 +167,11 @@ class ProcessDriver:
 
     async def inspect(self, instance: str, handle: Handle | None) -> Found | None:
         """Return the instance if anything of it runs; `pid` is null where only children of its main process do."""
-        return await self._call(self._look, instance, handle, None)
+        return await self._call(self._finder.look, instance, handle)
 
     async def find_all(self) -> list[Found]:
         """Return every instance of this installation of which anything runs, also those that no record names."""
-        return await self._call(self._look_for_all)
-
-    def _look_for_all(self) -> list[Found]:
-        running = members.scan(self.installation)
-        names = {process.instance for process in running if process.instance is not None}
-        names.update(self._claims.instances(), self._groups.instances())
-        found = (self._look(name, None, running) for name in sorted(names))
-        return [instance for instance in found if instance is not None]
-
-    def _look(self, instance: str, handle: Handle | None, running: Sequence[members.Process] | None) -> Found | None:
-        identity, port = self._recorded(instance, handle)
-        if identity is not None and is_running(identity):
-            return self._found(instance, identity, port)
-        running = members.scan(self.installation) if running is None else running
-        rest = members.belonging(running, instance, identity, self._groups.pids(instance))
-        if identity is None:
-            # Neither a handle nor a claim that was written to its end: a launcher leads a session that carries the id.
-            leader = next((process for process in rest if process.stat.session == process.stat.pid), None)
-            if leader is not None and leader.instance == instance:
-                return self._found(instance, leader.identity, port)
-        if not rest:
-            return None
-        first = min(rest, key=lambda process: process.stat.start).identity
-        found = self._found(instance, identity or Identity(0, first.start, this_boot()), port)
-        return Found(found.instance, found.handle, None, found.started_at)
-
-    def _recorded(self, instance: str, handle: Handle | None) -> tuple[Identity | None, int | None]:
-        if handle and handle.get("installation") == self.installation and handle.get("instance") == instance:
-            return _leader(handle), handle.get("port")
-        claim = self._claims.read(instance)
-        return (claim.identity, claim.port) if claim is not None else (None, None)
-
-    def _found(self, instance: str, identity: Identity, port: int | None) -> Found:
-        handle: Handle = {
-            "instance": instance,
-            "installation": self.installation,
-            "pid": identity.pid,
-            "start": identity.start,
-            "boot": identity.boot,
-            "port": port,
-        }
-        return Found(instance, handle, identity.pid, identity.started_at)
+        return await self._call(self._finder.look_for_all)
 
     async def listener(self, found: Found, port: int) -> Listener | None:
         """Return where the instance listens on `port`, proven by the sockets that its processes have open."""
@@ -214,7 +179,7 @@ class ProcessDriver:
         now = asyncio.get_running_loop().time()
         if all(self._foreign.get((found.instance, row.inode), 0) > now for row in rows):
             return None
-        own = await self._call(self._own, found, {row.inode for row in rows})
+        own = await self._call(self._finder.own_sockets, found, {row.inode for row in rows})
         self._foreign = {key: until for key, until in self._foreign.items() if until > now}
         self._foreign.update({(found.instance, row.inode): now + FOREIGN for row in rows if row.inode not in own})
         chosen = sockets.dial(rows, own)
@@ -223,33 +188,15 @@ class ProcessDriver:
     async def listening_elsewhere(self, found: Found) -> list[int]:
         """Return the other ports on which the instance listens."""
         rows = self._table.rows()
-        own = await self._call(self._own, found, {row.inode for row in rows})
+        own = await self._call(self._finder.own_sockets, found, {row.inode for row in rows})
         return sorted({row.port for row in rows if row.inode in own} - {found.handle.get("port")})
-
-    def _own(self, found: Found, wanted: set[int]) -> set[int]:
-        """Return which of these sockets the instance has open; the cheapest places are looked at first."""
-        own: set[int] = set()
-        seen: set[int] = set()
-        leader = _leader(found.handle)
-        places: tuple[Callable[[], list[int]], ...] = (
-            lambda: [leader.pid] if is_running(leader) else [],
-            lambda: self._groups.pids(found.instance),
-            lambda: [process.stat.pid for process in self._belonging(found)],
-        )
-        for pids in places:
-            for pid in set(pids()) - seen:
-                seen.add(pid)
-                own.update(wanted.intersection(sockets.inodes(pid)))
-            if own == wanted:
-                break
-        return own
 
     async def wait_exit(self, found: Found) -> ExitStatus:
         """Return once the main process is gone, and (unless it is being stopped) what it left was killed.
 
         The code or the signal is known only while the control plane that started it lives.
         """
-        leader = _leader(found.handle)
+        leader = leader_of(found)
         pidfd = open_process(leader)
         if pidfd is not None:
             try:
@@ -267,7 +214,7 @@ class ProcessDriver:
             await self._end(found, grace)
         finally:
             self._stopping.discard(found.instance)
-        return exits.status_of(_leader(found.handle))
+        return exits.status_of(leader_of(found))
 
     async def _end(self, found: Found, grace: float) -> None:
         loop = asyncio.get_running_loop()
@@ -289,20 +236,21 @@ class ProcessDriver:
                 wait = min(remaining, LOOK_AGAIN) if remaining > 0 else LOOK_AGAIN
                 asked.update(member.identity for member in held)
                 await exits.until_ended([member.pidfd for member in held], wait)
-        await self._call(self._groups.remove, found.instance)
+        await self._call(self._clear, found)
+
+    def _clear(self, found: Found) -> None:
+        self._groups.remove(found.instance)
+        if found.handle.get("log"):
+            logs.release(Path(found.handle["log"]))
 
     @asynccontextmanager
     async def _holding(self, found: Found) -> AsyncIterator[list[members.Member]]:
         """Give all processes of an instance, held by pidfds."""
-        holding = self._call(lambda: members.hold(self._belonging(found)))
+        holding = self._call(lambda: members.hold(self._finder.belonging(found)))
         try:
             yield await asyncio.shield(holding)
         finally:
             holding.add_done_callback(_close_all)
-
-    def _belonging(self, found: Found) -> list[members.Process]:
-        grouped = self._groups.pids(found.instance)
-        return members.belonging(members.scan(self.installation), found.instance, _leader(found.handle), grouped)
 
     def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
         """Give the last lines of a log, and with `follow` all that comes, over its rotations."""
@@ -324,10 +272,6 @@ class ProcessDriver:
     def _call(self, action: Callable[..., T], *args: object) -> asyncio.Future[T]:
         """Do something that blocks in a thread of the driver's own."""
         return asyncio.get_running_loop().run_in_executor(self._threads, action, *args)
-
-
-def _leader(handle: Handle) -> Identity:
-    return Identity(handle["pid"], handle["start"], handle["boot"])
 
 
 def _close_all(holding: asyncio.Future[list[members.Member]]) -> None:

@@ -26,6 +26,11 @@ def this_boot() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip() + "/" + namespace
 
 
+def booted_at() -> float:
+    """Return when this machine was booted, in Unix seconds (as its clock stands now)."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """One process, for ever. `start` in clock ticks since boot."""
@@ -37,8 +42,7 @@ class Identity:
     @property
     def started_at(self) -> float:
         """When it started, in Unix seconds."""
-        booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return booted_at + self.start / _TICKS
+        return booted_at() + self.start / _TICKS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sourcelair.servers.drivers.process.identity import Identity, this_boot
+from sourcelair.servers.drivers.process.identity import Identity, booted_at, this_boot
 
 VOID = "void"
 # $1 claim, $2 boot, $3 port, $4 cgroup to join or nothing, then the command. Only builtins, so that it costs one exec.
@@ -57,6 +57,8 @@ class Claims:
 
     def path(self, instance: str) -> Path:
         """Return the file of an instance."""
+        if "/" in instance or instance.startswith("."):
+            raise ValueError(f"{instance!r} is not the id of an instance")
         return self.directory / instance
 
     def read(self, instance: str) -> Claim | None:
@@ -99,8 +101,9 @@ class Claims:
         for name in self._names():
             path = self.path(name)
             with contextlib.suppress(FileNotFoundError):
-                text = path.read_text()
-                if text.strip() and this_boot() not in text.split():
+                words = path.read_text().split()
+                # An empty one was left by a launcher that was killed just then: only its age tells of which boot it is.
+                if this_boot() not in words and (words or path.stat().st_mtime < booted_at()):
                     path.unlink()
 
     def instances(self) -> Iterator[str]:

@@ -3,14 +3,17 @@
 They are rotated by copy and truncate, since nobody can tell an instance to open another file. What it writes between
 the end of the copy and the truncation is lost: microseconds, once in `max_bytes`.
 
-A full disk never blocks an instance. Where nothing can be written when it starts, it logs to `/dev/null`; where the
-disk fills up later, its writes fail with ENOSPC, as they would for any program whose output goes to a file.
+A full disk must not stop an instance: many programs fail a request whose line they can't log. So some space behind the
+end of each log is reserved (fallocate(2)) while its instance runs. On a disk that is full, `rotate` drops what was
+written and reserves anew; only what writes more than `RESERVE` between two calls of it sees ENOSPC. An instance
+for which nothing can be reserved when it starts logs to `/dev/null`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -27,10 +30,13 @@ TAIL = 1 << 20
 FOLLOW_INTERVAL = 0.25
 """Seconds between two looks at a log that is followed."""
 
-NEEDED = 64 << 10
-"""Bytes that must be free on the disk of the logs for an instance to log at all."""
+RESERVE = 256 << 10
+"""Bytes on the disk that are kept for what a running instance writes next."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: space is taken, and the file ends where it did
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def open_log(log: Path) -> tuple[int, str | None]:
@@ -41,17 +47,38 @@ def open_log(log: Path) -> tuple[int, str | None]:
     """
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        disk = os.statvfs(log.parent)
-        free = disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
-        if free < NEEDED:
-            return _nowhere(), f"nothing is logged: {os.strerror(errno.ENOSPC)}"
-        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), None
+        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if _reserve(file):
+            return file, None
+        os.close(file)
+        why = os.strerror(errno.ENOSPC)
     except OSError as error:
-        return _nowhere(), f"nothing is logged: {error.strerror}"
+        why = error.strerror or str(error)
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), f"nothing is logged: {why}"
 
 
-def _nowhere() -> int:
-    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+def _reserve(file: int) -> bool:
+    """Take space behind the end of a log. Returns False when the disk is full."""
+    if _libc.fallocate(file, _KEEP_SIZE, os.fstat(file).st_size, RESERVE) == 0:
+        return True
+    if ctypes.get_errno() in _FULL:
+        return False
+    disk = os.fstatvfs(file)  # This file system reserves nothing: look at least whether there is any space now.
+    return disk.f_frsize * disk.f_bavail >= RESERVE
+
+
+def release(log: Path) -> None:
+    """Give back what was reserved for a log whose instance has ended."""
+    with contextlib.suppress(OSError):
+        os.truncate(log, log.stat().st_size)
+
+
+def _is_starved(log: Path) -> bool:
+    """Return whether the disk is full, and little is left of what was reserved for this log."""
+    stat = log.stat()
+    disk = os.statvfs(log)
+    left = stat.st_blocks * 512 - stat.st_size
+    return stat.st_size > 0 and left < RESERVE // 2 and disk.f_frsize * disk.f_bavail < RESERVE
 
 
 def older(log: Path, number: int) -> Path:
@@ -62,7 +89,8 @@ def older(log: Path, number: int) -> Path:
 def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
     """Move the content of a log that is above `max_bytes` to `LOG.1`. Blocks while it copies: call it in a thread.
 
-    On a full disk the oldest are removed to make room, and at last the content is dropped.
+    On a full disk the oldest are removed to make room, and at last the content is dropped, long before `max_bytes`.
+    Call it every few seconds for each instance that runs.
 
     Args:
         log: the file that an instance appends to.
@@ -73,7 +101,7 @@ def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
         whether it was rotated.
     """
     try:
-        if log.stat().st_size <= max_bytes:
+        if log.stat().st_size <= max_bytes and not _is_starved(log):
             return False
     except FileNotFoundError:
         return False
@@ -90,6 +118,7 @@ def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
                 break
             older(log, oldest).unlink()
         file.truncate(0)
+        _reserve(file.fileno())
     return True
 
 
