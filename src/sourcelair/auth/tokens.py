@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sourcelair.errors import Forbidden, InvalidInput, NotFound, Unauthorized
+from sourcelair.errors import Conflict, Forbidden, InvalidInput, LairError, NotFound, Unauthorized
 from sourcelair.names import check_name
-from sourcelair.store.base import Store
+from sourcelair.store.base import Entry, Store
 
 Kind = Literal["admin", "owner", "read", "service", "waker"]
 
 _PREFIX = "/tokens/"
 _SCHEMA = 1
+_ID_DIGITS = 12
+_MIN_TOKEN = 20
+_MAX_NOTE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,18 @@ class TokenRecord:
 
 
 def hash_token(token: str) -> str:
-    """Return the SHA-256 of a token as hexadecimal digits. A token has 256 random bits: no salt is needed."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    """Return the SHA-256 of a token as hexadecimal digits.
+
+    A token has 256 random bits: no salt is needed, and since only hashes are looked up, how long a look-up takes tells
+    nothing of a token.
+    """
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
 class TokenRegistry:
     """All tokens of an installation, kept in memory and written through to the store.
+
+    A revoked token stays in the store as such: else one that lies in a file would be adopted again at the next start.
 
     Args:
         store: where the hashes lie, under `/tokens/`.
@@ -73,20 +83,23 @@ class TokenRegistry:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._by_hash: dict[str, TokenRecord] = {}
+        self._revoked: set[str] = set()
+        self._writing = asyncio.Lock()
 
     async def load(self) -> None:
-        """Read all tokens; call once before the first request."""
+        """Read all tokens; call once before the first request.
+
+        Raises:
+            LairError: a record is a newer version's, or damaged.
+        """
         page = await self._store.list(_PREFIX)
-        self._by_hash = {}
+        self._by_hash, self._revoked = {}, set()
         for entry in page.entries:
-            record = json.loads(entry.value)
-            self._by_hash[record.pop("hash")] = TokenRecord(
-                id=record["id"],
-                kind=record["kind"],
-                owner=record["owner"],
-                note=record["note"],
-                created_at=record["created_at"],
-            )
+            digest, record, revoked = _decode(entry)
+            if revoked:
+                self._revoked.add(digest)
+            else:
+                self._by_hash[digest] = record
 
     async def create(self, kind: Kind, *, owner: str | None = None, note: str = "") -> tuple[str, TokenRecord]:
         """Make a token and return it with its record; it is on disk when this returns.
@@ -94,53 +107,44 @@ class TokenRegistry:
         Raises:
             InvalidInput: an owner token without an owner, or another kind with one it can't have.
         """
-        if kind == "owner" and owner is None:
-            raise InvalidInput("owner: an owner's token needs the owner's name.")
-        if owner is not None:
-            check_name("owner", owner)
-            if kind not in {"owner", "read"}:
-                raise InvalidInput(f"owner: a token of the kind {kind!r} is for all owners.")
-        if len(note) > 200:
-            raise InvalidInput("note: at most 200 characters.")
         token = f"lair_{kind}_{secrets.token_urlsafe(32)}"
-        record = await self.adopt(token, kind, owner=owner, note=note)
-        return token, record
+        return token, await self.adopt(token, kind, owner=owner, note=note)
 
     async def adopt(self, token: str, kind: Kind, *, owner: str | None = None, note: str = "") -> TokenRecord:
-        """Register a token that exists already, such as one in a file; known ones stay as they are."""
+        """Register a token that exists already, such as one in a file; known ones stay as they are.
+
+        Raises:
+            Conflict: it was revoked.
+            InvalidInput: as in `create`, or it is too short to be a secret.
+        """
+        _check(token, kind, owner, note)
         digest = hash_token(token)
-        if known := self._by_hash.get(digest):
-            return known
-        record = TokenRecord(id=digest[:12], kind=kind, owner=owner, note=note, created_at=time.time())
-        value = {
-            "schema": _SCHEMA,
-            "hash": digest,
-            "id": record.id,
-            "kind": kind,
-            "owner": owner,
-            "note": note,
-            "created_at": record.created_at,
-        }
-        await self._store.put(_PREFIX + record.id, json.dumps(value).encode())
-        self._by_hash[digest] = record
-        return record
+        async with self._writing:
+            if digest in self._revoked:
+                raise Conflict(
+                    f"The token {digest[:_ID_DIGITS]} was revoked: delete the file that holds it, and start again."
+                )
+            if known := self._by_hash.get(digest):
+                return known
+            record = TokenRecord(digest[:_ID_DIGITS], kind, owner, note, created_at=time.time())
+            await self._store.put(_PREFIX + record.id, _encode(digest, record), expect=0)
+            self._by_hash[digest] = record
+            return record
 
     async def revoke(self, token_id: str) -> None:
-        """Make a token worthless, at once and on disk.
+        """Make a token worthless, at once and on disk, for ever.
 
         Raises:
             NotFound: no token has this id.
         """
-        for digest, record in self._by_hash.items():
-            if record.id == token_id:
-                await self._store.delete(_PREFIX + token_id)
-                self._by_hash.pop(digest, None)
-                return
-        raise NotFound(f"No token found for {token_id[:40]}.")
-
-    def list(self) -> list[TokenRecord]:
-        """Return all tokens, oldest first."""
-        return sorted(self._by_hash.values(), key=lambda record: record.created_at)
+        async with self._writing:
+            found = next((item for item in self._by_hash.items() if item[1].id == token_id), None)
+            if found is None:
+                raise NotFound(f"No token found for {token_id[:40]!r}.")
+            digest, record = found
+            await self._store.put(_PREFIX + token_id, _encode(digest, record, revoked_at=time.time()))
+            del self._by_hash[digest]
+            self._revoked.add(digest)
 
     def identify(self, authorization: str | None) -> Identity:
         """Return who the `Authorization` header speaks for.
@@ -155,3 +159,40 @@ class TokenRegistry:
         if record is None:
             raise Unauthorized("This token is not known: it may have been revoked.")
         return Identity(kind=record.kind, owner=record.owner, token_id=record.id)
+
+    # The last method, since in what follows it in this class `list` would no longer be Python's.
+    def list(self) -> list[TokenRecord]:
+        """Return all tokens that count, oldest first."""
+        return sorted(self._by_hash.values(), key=lambda record: (record.created_at, record.id))
+
+
+def _check(token: str, kind: Kind, owner: str | None, note: str) -> None:
+    if len(token) < _MIN_TOKEN:
+        raise InvalidInput(f"A token must have {_MIN_TOKEN} characters or more: this one could be guessed.")
+    if kind == "owner" and owner is None:
+        raise InvalidInput("owner: an owner's token needs the owner's name.")
+    if owner is not None:
+        check_name("owner", owner)
+        if kind not in {"owner", "read"}:
+            raise InvalidInput(f"owner: a token of the kind {kind!r} is for all owners.")
+    if len(note) > _MAX_NOTE or not (note.isprintable() or not note):
+        raise InvalidInput(f"note: one line of at most {_MAX_NOTE} characters.")
+
+
+def _encode(digest: str, record: TokenRecord, *, revoked_at: float | None = None) -> bytes:
+    return json.dumps({"schema": _SCHEMA, "hash": digest, "revoked_at": revoked_at, **asdict(record)}).encode()
+
+
+def _decode(entry: Entry) -> tuple[str, TokenRecord, bool]:
+    """Return the hash, the record, and whether it was revoked."""
+    try:
+        value = json.loads(entry.value)
+        schema = value["schema"]
+        if schema > _SCHEMA:
+            raise LairError(
+                f"The token {entry.key} was written by a newer SourceLair (schema {schema}; this one knows {_SCHEMA})."
+            )
+        fields = {name: value[name] for name in ("id", "kind", "owner", "note", "created_at")}
+        return value["hash"], TokenRecord(**fields), value.get("revoked_at") is not None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LairError(f"The token {entry.key} in the store is damaged. Restore the store from a backup.") from error
