@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.protocol.actors import WAIT, Actor, Refused, Steps
@@ -124,7 +125,7 @@ class Agent:
             self.world.promised(self.node, instance, revision)
             yield
             ack = Acknowledgement(nginx.generation, instance, revision, *counts)
-            yield from self.world.call(f"ack of {name}", lambda ack=ack: ceryx.acknowledge(name, ack), lambda: ceryx.up)
+            yield from self.world.call(f"ack of {name}", partial(ceryx.acknowledge, name, ack), lambda: ceryx.up)
             return True
         return False
 

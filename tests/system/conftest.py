@@ -1,28 +1,23 @@
-"""The whole system behind a real NGINX: one that all tests of a module share, and one for each test that breaks it."""
+"""One real installation for each module, and a site for each test."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.system.lair import Lair, running_lair
+from tests.system.site import Site, site_of
 
 
 @pytest.fixture(scope="module")
 def lair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lair]:
-    """A running system for the tests of one module: each uses names of its own, and leaves it running."""
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
+    """A running installation, shared by the tests of a module. Its second token is the one of its services."""
     with running_lair(tmp_path_factory.mktemp("lair")) as running:
         yield running
 
 
 @pytest.fixture
-def own_lair(tmp_path: Path) -> Iterator[Lair]:
-    """A running system for one test alone, which may kill what it likes."""
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
-    with running_lair(tmp_path) as running:
-        yield running
+async def site(lair: Lair) -> AsyncIterator[Site]:
+    """The module's installation, as its operator and its visitors see it."""
+    async with site_of(lair) as found:
+        yield found

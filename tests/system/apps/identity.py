@@ -1,0 +1,128 @@
+"""A project server that keeps books: it says who it is, writes down every start and every request, and echoes bodies.
+
+`python identity.py PORT BOOKS NAME`: `BOOKS/starts` gets a line for each start, `BOOKS/requests` one for each request
+that carries `X-Request`, before it is answered. Standard library only, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+PORT, BOOKS, NAME = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+INSTANCE = os.environ.get("LAIR_INSTANCE", "")
+
+
+def note(book: str, line: str) -> None:
+    """Append one line at once; O_APPEND keeps lines of several processes whole."""
+    fd = os.open(BOOKS / book, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, (line + "\n").encode())
+    finally:
+        os.close(fd)
+
+
+async def read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> tuple[int, str]:
+    """Return the size and the SHA-256 of the body."""
+    digest, size = hashlib.sha256(), 0
+    if "chunked" in headers.get("transfer-encoding", ""):
+        while length := int(await reader.readline(), 16):
+            digest.update(await reader.readexactly(length))
+            size += length
+            await reader.readline()
+        await reader.readline()
+    left = int(headers.get("content-length", "0"))
+    while left:
+        piece = await reader.readexactly(min(left, 65536))
+        digest.update(piece)
+        size += len(piece)
+        left -= len(piece)
+    return size, digest.hexdigest()
+
+
+async def echo_frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer every short text frame with `NAME: text` (RFC 6455; frames of up to 125 bytes are enough here)."""
+    while True:
+        first, second = await reader.readexactly(2)
+        mask = await reader.readexactly(4)
+        data = bytes(b ^ mask[i % 4] for i, b in enumerate(await reader.readexactly(second & 0x7F)))
+        if first & 0x0F == 8:
+            writer.write(b"\x88\x00")
+            return
+        reply = f"{NAME}: ".encode() + data
+        writer.write(bytes([0x81, len(reply)]) + reply)
+        await writer.drain()
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the requests of one connection."""
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        fields = [tuple(line.split(": ", 1)) for line in lines if line]
+        headers = {name.lower(): value for name, value in fields}
+        path, _, query = target.partition("?")
+        size, digest = await read_body(reader, headers)
+        if "x-request" in headers:
+            note("requests", headers["x-request"])
+        extra = b""
+        if "sec-websocket-key" in headers:
+            accept = base64.b64encode(hashlib.sha1(headers["sec-websocket-key"].encode() + WEBSOCKET).digest())
+            writer.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+            )
+            await echo_frames(reader, writer)
+            return
+        match path:
+            case "/slow":
+                await asyncio.sleep(float(query))
+            case "/die":
+                os._exit(3)
+            case "/accel":
+                extra = f"X-Accel-Redirect: {query}\r\nX-Accel-Limit-Rate: 1\r\n".encode()
+            case "/stream":
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+                for number in range(int(query)):
+                    writer.write(f"data: {number}\n\n".encode())
+                    await writer.drain()
+                    await asyncio.sleep(0.2)
+                return
+        body = json.dumps(
+            {
+                "name": NAME, "instance": INSTANCE, "pid": os.getpid(), "method": method, "target": target,
+                "size": size, "sha256": digest, "headers": fields,
+            }
+        ).encode()  # fmt: skip
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer-Name: "
+            + NAME.encode() + b"\r\nContent-Length: " + str(len(body)).encode() + b"\r\n" + extra + b"\r\n"
+        )  # fmt: skip
+        if method != "HEAD":
+            writer.write(body)
+        await writer.drain()
+
+
+async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection; whoever leaves in the middle is no error."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        await serve(reader, writer)
+    writer.close()
+
+
+async def main() -> None:
+    """Listen until the process is told to end."""
+    note("starts", f"{INSTANCE} {os.getpid()}")
+    server = await asyncio.start_server(connected, "127.0.0.1", PORT, backlog=512)
+    await server.serve_forever()
+
+
+asyncio.run(main())
