@@ -8,7 +8,13 @@ import typer
 
 from sourcelair import __version__
 from sourcelair.cli import output
+from sourcelair.cli.doctor import doctor
 from sourcelair.cli.down import down
+from sourcelair.cli.lifecycle import restart, start, stop
+from sourcelair.cli.logs import logs
+from sourcelair.cli.routes import nodes, routes
+from sourcelair.cli.servers import create, ls, open_, rm, show
+from sourcelair.cli.tokens import tokens
 from sourcelair.cli.up import up
 
 app = typer.Typer(
@@ -35,5 +41,21 @@ def _lair(
     pass
 
 
-app.command("up")(up)
-app.command("down")(down)
+for name, run in {
+    "up": up,
+    "down": down,
+    "create": create,
+    "ls": ls,
+    "show": show,
+    "start": start,
+    "stop": stop,
+    "restart": restart,
+    "logs": logs,
+    "open": open_,
+    "rm": rm,
+    "doctor": doctor,
+}.items():
+    app.command(name)(run)
+app.add_typer(routes, name="routes")
+app.add_typer(tokens, name="token")
+app.add_typer(nodes, name="nodes")

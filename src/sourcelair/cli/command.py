@@ -60,7 +60,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + common
     run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    del run.__wrapped__  # type: ignore[attr-defined]  # or the signature would be taken from there
+    del run.__wrapped__  # or the signature would be taken from there
     return run
 
 
@@ -78,6 +78,8 @@ def with_errors(session: Session, work: Callable[[], None]) -> None:
     """Run a command's work; end the process with one line and an exit code where it fails."""
     try:
         work()
+    except (typer.Exit, typer.Abort):
+        raise
     except LairError as error:
         if os.environ.get("LAIR_DEBUG"):
             raise
@@ -102,7 +104,6 @@ def _keep_trace(session: Session) -> str:
     """Write the traceback to a file, and return where to find it."""
     try:
         path = session.data_dir / "logs" / "cli.log"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with path.open("a") as log:
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv[:2])}\n{traceback.format_exc()}\n")
     except (OSError, LairError):

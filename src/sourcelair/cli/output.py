@@ -81,6 +81,12 @@ def ago(moment: float | None) -> str:
     return f"{duration(max(0.0, time.time() - moment))} ago"
 
 
+def until(moment: float) -> str:
+    """Say when a moment to come (Unix seconds) is."""
+    left = moment - time.time()
+    return f"in {duration(left)}" if left > 0 else "now"
+
+
 def duration(seconds: float) -> str:
     """Say a duration in its largest unit."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -20,34 +20,6 @@ RUNNING = "running.json"
 """File in DATA_DIR where a running `lair up` says where it answers (no secrets)."""
 
 
-def read_settings(flags: dict[str, Any]) -> Settings:
-    """Read all sources of settings.
-
-    Raises:
-        InvalidInput: a value is wrong; the message names the setting.
-    """
-    import tomllib
-
-    from pydantic import ValidationError
-
-    from sourcelair.settings import load_settings
-
-    try:
-        settings = load_settings(flags)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise InvalidInput(f"{name}: no such setting. Look for it in lair.toml.") from error
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise InvalidInput(f"{name}: {message} (flag, LAIR_{name.upper()}, or lair.toml).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"lair.toml: {error}.") from error
-    except OSError as error:
-        raise InvalidInput(f"{error.filename}: {error.strerror}.") from error
-    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
-
-
 @dataclass
 class Session:
     """What one command works with.
@@ -62,8 +34,15 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """All settings."""
-        return read_settings(self.flags)
+        """All settings; the data directory as a whole path.
+
+        Raises:
+            InvalidInput: a value is wrong; the message names the setting.
+        """
+        from sourcelair.settings import load_settings
+
+        settings = load_settings(self.flags)
+        return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
     @property
     def data_dir(self) -> Path:

@@ -143,13 +143,39 @@ class ApiClient:
         headers = {"Accept": "text/event-stream"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
+        async with self.stream("GET", path, params=params, headers=headers, silence=silence) as response:
+            yield _parse(response)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        silence: float | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request whose answer is read as it comes.
+
+        Args:
+            method: the HTTP method.
+            path: below the base URL.
+            params: of the query.
+            headers: in addition.
+            silence: seconds without a byte after which the stream counts as broken.
+
+        Raises:
+            Unreachable: no answer came, or the stream broke.
+            LairError: the one that the service answered with.
+        """
         timeout = httpx.Timeout(silence, connect=CONNECT_TIMEOUT, pool=None)
         try:
-            async with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+            async with self._http.stream(method, path, params=params, headers=headers, timeout=timeout) as response:
                 if response.status_code >= 400:
                     await response.aread()
                     raise error_of(response)
-                yield _parse(response)
+                yield response
         except httpx.TransportError as error:
             raise Unreachable(f"{self.base_url} does not answer: {error or type(error).__name__}") from error
 

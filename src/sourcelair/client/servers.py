@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -231,3 +232,14 @@ class ServersClient(ApiClient):
         """Return the last lines of its log."""
         params: dict[str, Any] = {"lines": lines}
         return (await self.request("GET", self._path(owner, project, "logs"), params=params)).text
+
+    async def follow_logs(self, owner: str, project: str, *, lines: int = 100) -> AsyncIterator[bytes]:
+        """Give the last lines of its log, and then all that comes.
+
+        Raises:
+            Unreachable: no answer came, or the stream broke.
+        """
+        params = {"lines": lines, "follow": "true"}
+        async with self.stream("GET", self._path(owner, project, "logs"), params=params) as response:
+            async for part in response.aiter_raw():
+                yield part

@@ -42,6 +42,7 @@ def start_in_background(settings: Settings, directory: DataDirectory) -> dict[st
         process = subprocess.Popen(
             [
                 sys.executable,
+                "-I" if sys.flags.isolated else "-P",  # never import from the working directory
                 "-m",
                 "sourcelair.cli",
                 "up",
