@@ -227,7 +227,7 @@ def test_does_what_the_model_does(make_backend: Callable[[Path], Backend]) -> No
     run_state_machine_as_test(
         lambda: StoreMachine(make_backend),
         settings=settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
