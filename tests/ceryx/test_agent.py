@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.ceryx.conftest import Ceryx, listening, make_settings, running
+from tests.ceryx.engine import MemoryEngine
 
 from sourcelair.ceryx.agent import Agent
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import CeryxClient, Route, RouteWrite
 from sourcelair.errors import LairError
-from tests.ceryx.conftest import Ceryx, listening, make_settings, running
-from tests.ceryx.engine import MemoryEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -199,13 +199,12 @@ async def test_nginx_restarts_and_is_filled_from_memory(api: Ceryx, tmp_path: Pa
 async def test_the_api_is_gone_and_comes_back(tmp_path: Path) -> None:
     """NGINX keeps its routes; afterwards only what changed is applied."""
     engine = MemoryEngine()
-    async with running(tmp_path) as ceryx:
-        async with listening(ceryx) as url:
-            port = int(url.rpartition(":")[2])
-            await ceryx.client().batch([RouteWrite(source=f"h{n}", route=live(f"h{n}")) for n in range(50)])
-            agent = make_agent(tmp_path, url, engine)
-            task = asyncio.create_task(agent.run())
-            await engine.until(lambda it: it.loaded)
+    async with running(tmp_path) as ceryx, listening(ceryx) as url:
+        port = int(url.rpartition(":")[2])
+        await ceryx.client().batch([RouteWrite(source=f"h{n}", route=live(f"h{n}")) for n in range(50)])
+        agent = make_agent(tmp_path, url, engine)
+        task = asyncio.create_task(agent.run())
+        await engine.until(lambda it: it.loaded)
     try:
         async with running(tmp_path, served_wait=5.0) as ceryx:
             engine.applied.clear()
@@ -225,13 +224,12 @@ async def test_the_api_is_gone_and_comes_back(tmp_path: Path) -> None:
 async def test_lost_history_leads_to_a_difference_not_a_blank(tmp_path: Path) -> None:
     """After a compaction the agent lists again, and tells NGINX only what differs."""
     engine = MemoryEngine()
-    async with running(tmp_path) as ceryx:
-        async with listening(ceryx) as url:
-            port = int(url.rpartition(":")[2])
-            await ceryx.client().batch([RouteWrite(source=f"h{n}", route=live(f"h{n}")) for n in range(50)])
-            agent = make_agent(tmp_path, url, engine)
-            task = asyncio.create_task(agent.run())
-            await engine.until(lambda it: it.loaded)
+    async with running(tmp_path) as ceryx, listening(ceryx) as url:
+        port = int(url.rpartition(":")[2])
+        await ceryx.client().batch([RouteWrite(source=f"h{n}", route=live(f"h{n}")) for n in range(50)])
+        agent = make_agent(tmp_path, url, engine)
+        task = asyncio.create_task(agent.run())
+        await engine.until(lambda it: it.loaded)
     try:
         async with running(tmp_path) as ceryx:
             client = ceryx.client()

@@ -198,7 +198,8 @@ class Nodes:
                 self._some.clear()
                 try:
                     # A silent node that speaks again sets nothing: look again after a lease at the latest.
-                    await asyncio.wait_for(self._some.wait(), self._lease)
+                    async with asyncio.timeout(self._lease):
+                        await self._some.wait()
                 except TimeoutError:
                     continue
             else:
@@ -221,7 +222,8 @@ class Nodes:
         heapq.heappush(self._waiting, (revision, next(self._order), future))
         started = time.perf_counter()
         try:
-            result = await asyncio.wait_for(future, wait)
+            async with asyncio.timeout(wait):
+                result = await future
         except TimeoutError:
             return False
         metrics.SERVED_SECONDS.observe(time.perf_counter() - started)

@@ -11,7 +11,7 @@ from typing import cast
 from sourcelair.ceryx import metrics
 from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, route_key
 from sourcelair.ceryx.validation import clean_route, clean_source
-from sourcelair.client.ceryx import Route, RouteChange, RouteChanges, RouteWrite, StoredRoute
+from sourcelair.client.ceryx import RouteChange, RouteChanges, RouteWrite, StoredRoute
 from sourcelair.errors import (
     Conflict,
     HistoryCompacted,
@@ -99,6 +99,7 @@ class Routes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._contended = asyncio.Lock()
         self.count = 0
         """Routes in the store, those of writes that are on their way included."""
 
@@ -150,26 +151,37 @@ class Routes:
             Unavailable: others kept changing the same routes.
         """
         started = time.perf_counter()
-        for _ in range(ATTEMPTS):
-            plan = await self._plan(writes, manager)
-            if plan.growth > 0 and capacity is not None and self.count + plan.growth > capacity:
-                raise OutOfSpace(
-                    f"The smallest proxy node has room for {capacity} routes, and {self.count} are there: "
-                    "raise route_table_bytes on the nodes, or delete routes."
-                )
-            self.count += plan.growth
-            try:
-                revision = await self._store.transact(plan.compares, plan.operations)
-            except CompareFailed:
-                self.count -= plan.growth
-                continue
-            except BaseException:
-                self.count -= plan.growth
-                raise
-            metrics.ROUTES.set(self.count)
-            metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
-            return revision
-        raise Unavailable("Others keep changing the same routes; try again.", retry_after=1)
+        revision = await self._try(writes, manager, capacity)
+        if revision is None:
+            # Those who got in each other's way go one by one: else few of many writers of one source ever get through.
+            async with self._contended:
+                for _ in range(ATTEMPTS):
+                    revision = await self._try(writes, manager, capacity)
+                    if revision is not None:
+                        break
+        if revision is None:
+            raise Unavailable("Others keep changing the same routes; try again.", retry_after=1)
+        metrics.ROUTES.set(self.count)
+        metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
+        return revision
+
+    async def _try(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> int | None:
+        """Read, check and write once; return None if another write came between."""
+        plan = await self._plan(writes, manager)
+        if plan.growth > 0 and capacity is not None and self.count + plan.growth > capacity:
+            raise OutOfSpace(
+                f"The smallest proxy node has room for {capacity} routes, and {self.count} are there: "
+                "raise route_table_bytes on the nodes, or delete routes."
+            )
+        self.count += plan.growth
+        try:
+            return await self._store.transact(plan.compares, plan.operations)
+        except CompareFailed:
+            self.count -= plan.growth
+            return None
+        except BaseException:
+            self.count -= plan.growth
+            raise
 
     async def _plan(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
         entries = await self._read([write.source for write in writes])
@@ -247,8 +259,3 @@ def _route_changes(change: Change) -> RouteChanges:
             if event.key.startswith(ROUTES)
         ],
     )
-
-
-def single(source: str, route: Route | None, expect: int | None) -> RouteWrite:
-    """Return the write of one route through the original API."""
-    return RouteWrite(source=source, route=route, expect=expect)

@@ -64,7 +64,8 @@ class Withdrawals:
         self._waiters.setdefault(instance, set()).add(waiter)
         self._ask(Ask(instance=instance, revision=revision))
         try:
-            await asyncio.wait_for(waiter.done, wait)
+            async with asyncio.timeout(wait):
+                await waiter.done
         except TimeoutError:
             pass
         finally:

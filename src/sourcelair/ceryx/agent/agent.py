@@ -110,7 +110,8 @@ class Agent:
 async def _fall_back(feed: Feed, engine: Engine, *, filled: bool) -> None:
     """Let an empty table be filled from the file, where there is one and the API does not answer soon."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(feed.tried.wait(), FIRST_ANSWER)
+        async with asyncio.timeout(FIRST_ANSWER):
+            await feed.tried.wait()
     if filled and not feed.voided:
         engine.known.set()
 

@@ -104,7 +104,8 @@ class Answers:
         """Answer, for ever."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), self._pause())
+                async with asyncio.timeout(self._pause()):
+                    await self.wake.wait()
             self.wake.clear()
             ready = self._ready()
             if not ready:

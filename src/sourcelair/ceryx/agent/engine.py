@@ -142,8 +142,10 @@ class Engine:
 
     async def _keep(self) -> None:
         while True:
+            # Never `asyncio.wait_for`: Python 3.11's loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), CHECK)
+                async with asyncio.timeout(CHECK):
+                    await self.wake.wait()
             woken = self.wake.is_set()
             self.wake.clear()
             if not woken or self._suspect or not self._complete:

@@ -116,7 +116,8 @@ class Reporter:
         counted = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), HEARTBEAT)
+                async with asyncio.timeout(HEARTBEAT):
+                    await self.wake.wait()
             self.wake.clear()
             if self._engine.generation is None:
                 continue
