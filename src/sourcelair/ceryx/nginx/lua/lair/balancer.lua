@@ -1,0 +1,128 @@
+-- The hot path: look the host up, count, look up again, set the peer. Between look-up and count another worker may
+-- withdraw the target and read a count of zero; the second look-up sees that, and the request waits at the gate.
+
+local ngx_balancer = require "ngx.balancer"
+local config = require "lair.config"
+local counts = require "lair.counts"
+local gate = require "lair.gate"
+local records = require "lair.records"
+local request = require "lair.request"
+local routes = require "lair.routes"
+local visitor = require "lair.visitor"
+
+local var = ngx.var
+local request_id = request.id
+local inflight, inflight_bits = records.inflight, records.bits
+local waiting = records.hosts
+
+-- Ends a balancer call that was the second: that one must not try again, and DECLINED would.
+local NO_LIVE_UPSTREAM = -3
+
+local _M = {}
+
+local function stall()
+    local finish = os.clock() + math.random() * config.stall
+    while os.clock() < finish do end
+end
+
+-- Returns the entry to which the request was counted, or nil: it must go to the gate.
+function _M.claim(id, host, bits, tls)
+    local value, source = routes.find(host)
+    if not value then
+        return nil
+    end
+    local entry = routes.parse(value)
+    if entry.kind ~= "L" or entry.tls ~= tls then
+        return nil
+    end
+    if entry.enforce_https and var.lair_scheme ~= "https" then
+        return nil
+    end
+    if waiting[host] and not gate.may_pass(id, entry) then
+        return nil
+    end
+    if config.stall > 0 then
+        stall()
+    end
+    if not counts.start(entry, bits) then
+        return nil
+    end
+    if routes.raw(source) ~= value then
+        counts.undo(entry, bits)
+        return nil
+    end
+    inflight[id] = entry
+    if bits ~= 0 then
+        inflight_bits[id] = bits
+    end
+    return entry
+end
+
+-- Counts a request before its body is read, and lets the balancer use that target. Returns whether it could.
+function _M.claim_upload(record)
+    local entry = _M.claim(record.id, record.host, visitor.bits(), false)
+    record.counted, record.upload_begun = entry ~= nil, entry ~= nil
+    return entry ~= nil
+end
+
+local function choose(tls)
+    local id = request_id()
+    local entry = inflight[id]
+    if entry then
+        -- Counted already: either an upload that was counted before its body was read, or NGINX calls a second time
+        -- because a pooled connection was reset.
+        local record = records.by_id[id]
+        if not (record and record.counted) then
+            records.reset[id] = true
+            return NO_LIVE_UPSTREAM
+        end
+        record.counted = nil
+    else
+        entry = _M.claim(id, var.host, visitor.bits(), tls)
+        if not entry then
+            return ngx.DECLINED
+        end
+    end
+    local ok, reason = ngx_balancer.set_current_peer(entry.address, entry.port)
+    if not ok then
+        ngx.log(ngx.CRIT, "can't use the target of ", var.host, ": ", reason)
+        return ngx.ERROR
+    end
+    return nil
+end
+
+-- balancer_by_lua of every upstream that leads to an instance.
+function _M.run(tls)
+    local ok, code = pcall(choose, tls)
+    if not ok then
+        ngx.log(ngx.CRIT, "balancer: ", code)
+        code = ngx.ERROR
+    end
+    if code then
+        return ngx.exit(code)
+    end
+end
+
+-- log_by_lua of every request: gives its count back, exactly once, however it ended.
+function _M.finish()
+    local id = request_id()
+    local entry = inflight[id]
+    if entry then
+        local bits = inflight_bits[id]
+        inflight[id] = nil
+        if bits then
+            inflight_bits[id] = nil
+        end
+        counts.finish(entry, bits or 0)
+    end
+    if records.reset[id] then
+        records.reset[id] = nil
+    end
+    local record = records.by_id[id]
+    if record then
+        records.by_id[id] = nil
+        gate.leave(record)
+    end
+end
+
+return _M

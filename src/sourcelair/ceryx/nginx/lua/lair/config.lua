@@ -1,0 +1,29 @@
+-- What the rendered configuration says: numbers and switches, set once in the master before the workers are forked.
+
+local _M = {
+    generation = nil,        -- new at every start of NGINX
+    patience = 0.8,          -- seconds a navigation is held before the waiting page
+    wake_timeout = 60,       -- seconds that anything else is held
+    held_per_host = 2500,
+    held_total = 8000,
+    stall = 0,               -- tests only: longest stall between look-up and count, in seconds
+    orphans = {},            -- workers of an earlier master that may still serve: {pid, start time}
+}
+
+local function random_id()
+    local source = assert(io.open("/dev/urandom", "rb"))
+    local bytes = source:read(8)
+    source:close()
+    return (bytes:gsub(".", function(byte)
+        return string.format("%02x", byte:byte())
+    end))
+end
+
+function _M.set(values)
+    for name, value in pairs(values) do
+        _M[name] = value
+    end
+    _M.generation = random_id()
+end
+
+return _M

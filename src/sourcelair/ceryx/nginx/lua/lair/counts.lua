@@ -1,0 +1,156 @@
+-- How many requests every instance was sent, and how many have ended: two numbers that only grow, per worker. What is in
+-- flight is the difference, so whoever reads `ended` before `started` can never read too few.
+--
+-- Each worker writes only its own numbers. What a dead one had in flight is over; what it sent stays in the totals.
+
+local dictionary = ngx.shared.lair_counts
+local config = require "lair.config"
+local workers = require "lair.workers"
+
+local ROBOT, STREAM = 1, 2
+
+local _M = { ROBOT = ROBOT, STREAM = STREAM }
+
+local function key(number, kind, instance)
+    return number .. kind .. instance
+end
+
+-- Adds one to a number of this worker, and makes the pair when it is the first. Returns false when there is no room:
+-- a request that can't be counted must not be sent.
+local function add_first(started, ended)
+    local ok, reason = dictionary:safe_add(ended, 0)
+    if not ok and reason ~= "exists" then
+        return false
+    end
+    ok, reason = dictionary:safe_add(started, 1)
+    if not ok and reason == "exists" then
+        return dictionary:incr(started, 1) ~= nil
+    end
+    return ok
+end
+
+local function keys_of(entry)
+    local number, instance = workers.number, entry.instance
+    entry.started, entry.ended = key(number, ":s:", instance), key(number, ":e:", instance)
+    return entry.started
+end
+
+-- Counts a request that is about to be sent. `bits`: ROBOT, STREAM.
+function _M.start(entry, bits)
+    if not entry.instance then
+        return true
+    end
+    local started = entry.started or keys_of(entry)
+    if not dictionary:incr(started, 1) and not add_first(started, entry.ended) then
+        return false
+    end
+    if bits == 0 then
+        return true
+    end
+    local number, instance = workers.number, entry.instance
+    if bits % 2 == ROBOT then
+        add_first(key(number, ":rs:", instance), key(number, ":re:", instance))
+    end
+    if bits >= STREAM then
+        add_first(key(number, ":ss:", instance), key(number, ":se:", instance))
+    end
+    return true
+end
+
+-- Takes a count back: the request was not sent after all.
+function _M.undo(entry, bits)
+    if not entry.instance then
+        return
+    end
+    dictionary:incr(entry.started, -1)
+    if bits == 0 then
+        return
+    end
+    if bits % 2 == ROBOT then
+        dictionary:incr(key(workers.number, ":rs:", entry.instance), -1)
+    end
+    if bits >= STREAM then
+        dictionary:incr(key(workers.number, ":ss:", entry.instance), -1)
+    end
+end
+
+-- Counts the end of a request that was sent.
+function _M.finish(entry, bits)
+    if not entry.instance then
+        return
+    end
+    dictionary:incr(entry.ended, 1)
+    if bits == 0 then
+        return
+    end
+    if bits % 2 == ROBOT then
+        dictionary:incr(key(workers.number, ":re:", entry.instance), 1)
+    end
+    if bits >= STREAM then
+        dictionary:incr(key(workers.number, ":se:", entry.instance), 1)
+    end
+end
+
+-- Returns what is open and what was ever sent, of one kind, by living workers and by dead ones.
+local function sum(living, dead, instance, started_kind, ended_kind)
+    local open, total = 0, dictionary:get(key(0, started_kind, instance)) or 0
+    for _, number in ipairs(living) do
+        local ended = dictionary:get(key(number, ended_kind, instance)) or 0
+        local started = dictionary:get(key(number, started_kind, instance)) or 0
+        open, total = open + started - ended, total + started
+    end
+    for _, number in ipairs(dead) do
+        local started = dictionary:get(key(number, started_kind, instance))
+        if started then
+            total = total + started
+            if not add_first(key(0, started_kind, instance), key(0, ended_kind, instance)) then
+                break
+            end
+            dictionary:incr(key(0, started_kind, instance), started - 1)
+            dictionary:delete(key(number, started_kind, instance))
+            dictionary:delete(key(number, ended_kind, instance))
+        end
+    end
+    return open, total
+end
+
+local function census()
+    local living, dead = {}, {}
+    for number = 1, workers.count() do
+        local list = workers.is_alive(number) and living or dead
+        list[#list + 1] = number
+    end
+    local orphans = 0
+    for _, orphan in ipairs(config.orphans) do
+        if workers.process_lives(orphan[1], orphan[2]) then
+            orphans = orphans + 1
+        end
+    end
+    return living, dead, orphans
+end
+
+-- Returns {in flight, streams, total, robots, robots in flight} for each instance. Called under the control lock.
+-- A worker of an earlier master that still runs may hold a request to any instance: it counts as one in flight.
+function _M.read(instances)
+    local living, dead, orphans = census()
+    local found = {}
+    for at, instance in ipairs(instances) do
+        local open, total = sum(living, dead, instance, ":s:", ":e:")
+        local streams = sum(living, dead, instance, ":ss:", ":se:")
+        local robots_open, robots = sum(living, dead, instance, ":rs:", ":re:")
+        found[at] = { open + orphans, streams, total, robots, robots_open }
+    end
+    return found
+end
+
+function _M.forget(instances)
+    for _, instance in ipairs(instances) do
+        for number = 0, workers.count() do
+            for _, kind in ipairs { ":s:", ":e:", ":rs:", ":re:", ":ss:", ":se:" } do
+                dictionary:delete(key(number, kind, instance))
+            end
+        end
+    end
+end
+
+return _M

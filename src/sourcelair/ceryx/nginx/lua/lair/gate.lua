@@ -1,0 +1,283 @@
+-- The gate: where requests wait that have no live target. It never writes a route and never trusts a waker's answer for
+-- a target: a request goes on when this node's table shows a live route.
+--
+-- All that wait for one host in this worker are its *crowd*. One ticker per worker looks at the crowds whose host
+-- changed and wakes their waiters, who look for themselves. They join the crowd before they read the table.
+
+local semaphore = require "ngx.semaphore"
+local answers = require "lair.answers"
+local calls = require "lair.calls"
+local config = require "lair.config"
+local counts = require "lair.counts"
+local crowds = require "lair.crowds"
+local handover = require "lair.handover"
+local records = require "lair.records"
+local request = require "lair.request"
+local routes = require "lair.routes"
+local visitor = require "lair.visitor"
+local wakers = require "lair.wakers"
+local windows = require "lair.windows"
+
+local var = ngx.var
+
+-- NGINX allows ten passes through named locations and answers 500 then.
+local MOST_HOPS = 8
+
+local SHORTEST_WAIT = 0.002    -- seconds
+
+local SAFE_TO_REPEAT = { GET = true, HEAD = true, OPTIONS = true }
+
+local _M = {}
+
+-- Returns the record of the current request, a new one where it comes for the first time.
+local function record_of(id, stage)
+    local record = records.by_id[id]
+    if not record then
+        record = { id = id, host = var.host, hops = var.lair_class == "" and 0 or 1, semaphore = semaphore.new() }
+        records.by_id[id] = record
+    end
+    record.stage = stage
+    return record
+end
+
+-- Tells whether the balancer may send this request while a crowd stands for its host. In the balancer only.
+function _M.may_pass(id, entry)
+    local record = records.by_id[id]
+    if not record then
+        return false
+    end
+    if record.place or record.had_place then
+        return true
+    end
+    local crowd = record.uploading
+    if crowd and entry.kind == "L" and crowd.used < crowd.size and crowd.first > crowd.last then
+        return windows.take(crowd, record)
+    end
+    return false
+end
+
+local function connect_time()
+    local text = var.upstream_connect_time
+    return text and text:match("[^%s,:]+$")
+end
+
+-- Looks at how the last attempt of this request ended, and gives its count back. Whoever returns from here may wait.
+local function settle(record)
+    local id = record.id
+    local entry = records.inflight[id]
+    local was_reset = records.reset[id]
+    local connect = entry and connect_time()
+    windows.free(record, tonumber(connect))
+    crowds.end_upload(record)
+    if not entry then
+        return
+    end
+    local bits = records.bits[id] or 0
+    records.inflight[id], records.bits[id], records.reset[id] = nil, nil, nil
+    counts.finish(entry, bits)
+    if was_reset then
+        if SAFE_TO_REPEAT[ngx.req.get_method()] and not record.repeated then
+            record.repeated = true
+            record.hops = record.hops + 1
+            return ngx.exec("@fresh")
+        end
+        return answers.give("broken")
+    end
+    if connect ~= "-" then
+        return answers.give("broken")
+    end
+    record.failed = entry
+    if record.upload_begun then
+        return answers.give("unreachable")
+    end
+end
+
+-- Tells whether a live entry is one that this request just failed to connect to.
+local function is_failed(record, entry)
+    local failed = record.failed
+    return failed ~= nil and failed.instance == entry.instance and entry.revision <= failed.revision
+end
+
+-- Lets the request go on: to the upstream of its location, or to the location that fits its target.
+local function let_go(record, entry, source)
+    crowds.stop_waiting(record)
+    if entry.tls then
+        local _, _, server_name = routes.details(source)
+        var.lair_tls_name = server_name
+        record.hops = record.hops + 1
+        return ngx.exec("@tls")
+    end
+    if var.lair_class == "@stream" then
+        record.hops = record.hops + 1
+        return ngx.exec("@stream")
+    end
+    return true
+end
+
+local function order(record, entry)
+    local message = {
+        source = record.host, method = ngx.req.get_method(), path = var.uri, node = crowds.node(), reason = "asleep",
+    }
+    if entry.kind == "L" then
+        message.reason, message.instance, message.revision = "unreachable", entry.instance, entry.revision
+    end
+    return message
+end
+
+-- Looks whether the waker's last word ends this request. `value` is what the table showed before.
+local function hear(record, crowd, value, waker)
+    local outcome = calls.outcome(record.host)
+    if not outcome or outcome.id <= record.seen then
+        return
+    end
+    record.seen = outcome.id
+    if routes.find(record.host) ~= value then
+        return
+    end
+    local code = outcome.code
+    if code == 200 then
+        record.failed = nil
+        return
+    end
+    if code == 0 or code == 202 or code == 429 or (code >= 500 and code ~= 503) then
+        return
+    end
+    crowds.stop_waiting(record)
+    if visitor.is_navigation() then
+        return handover.page(record, waker)
+    end
+    return answers.pass_on(outcome, code == 404 and "unknown-host" or code == 403 and "asleep" or "failed")
+end
+
+-- One look at the table. Returns true when the request may go on; ends it where there is nothing to wait for.
+local function consider(record, crowd)
+    local value, source = routes.find(record.host)
+    crowd.wanted = nil
+    if not value then
+        if routes.is_loaded() then
+            return answers.give("unknown-host")
+        end
+        return false
+    end
+    local entry = routes.parse(value)
+    if entry.kind == "R" then
+        return answers.redirect((routes.details(source)))
+    end
+    if entry.enforce_https and var.lair_scheme ~= "https" then
+        return answers.redirect("https://" .. record.host)
+    end
+    if entry.kind == "U" then
+        local _, problem = routes.details(source)
+        return answers.give("unresolved", problem ~= "" and problem or nil)
+    end
+    if entry.kind == "L" and not is_failed(record, entry) then
+        if record.stage == "body" and not record.let_in then
+            record.let_in = true
+            crowds.begin_upload(record, crowd)
+            return let_go(record, entry, source)
+        end
+        return windows.take(crowd, record) and let_go(record, entry, source)
+    end
+    local waker = wakers.get(entry.waker)
+    record.waker = waker
+    if not waker then
+        return answers.give(entry.kind == "L" and "unreachable" or "asleep")
+    end
+    if visitor.is_robot() then
+        return answers.give("asleep")
+    end
+    hear(record, crowd, value, waker)
+    if record.failed or entry.kind ~= "L" then
+        crowd.wanted = { waker = waker, order = order(record, entry) }
+        crowds.ask(crowd)
+        return false
+    end
+    return consider(record, crowd)
+end
+
+-- Holds the request until it may go on, or until its time is over.
+local function hold(record)
+    local crowd = crowds.join(record)
+    if not crowd then
+        return answers.give("over-capacity")
+    end
+    local outcome = calls.outcome(record.host)
+    record.seen = outcome and outcome.id or 0
+    local now = ngx.now()
+    local is_navigation = visitor.is_navigation()
+    local deadline = now + (is_navigation and config.patience or config.wake_timeout)
+    while not consider(record, crowd) do
+        if ngx.worker.exiting() then
+            return answers.give("restarting")
+        end
+        now = ngx.now()
+        if now >= deadline then
+            crowds.stop_waiting(record)
+            if is_navigation then
+                return handover.page(record, record.waker)
+            end
+            return answers.give(record.failed and "unreachable" or "start-timeout")
+        end
+        -- Never nothing at all: a wait of 0 comes back at once, and the clock stands still meanwhile.
+        record.semaphore:wait(math.max(SHORTEST_WAIT, deadline - now))
+    end
+end
+
+local function enter(stage)
+    local record = record_of(request.id(), stage)
+    record.hops = record.hops + 1
+    settle(record)
+    if record.hops >= MOST_HOPS then
+        return answers.give("over-capacity", "This server comes and goes too fast. Try again in a moment.")
+    end
+    return hold(record)
+end
+
+-- access_by_lua of @gate: the body has been read, or there is none.
+function _M.enter()
+    return enter("gate")
+end
+
+local function refuse_grpc()
+    local content_type = var.http_content_type
+    if content_type and content_type:sub(1, 16) == "application/grpc" then
+        ngx.header["Grpc-Status"] = "12"
+        return answers.give("grpc")
+    end
+end
+
+-- access_by_lua of @body: waits before the body is read. It holds no place while it is uploaded.
+function _M.enter_body()
+    refuse_grpc()
+    return enter("body")
+end
+
+-- access_by_lua of @upload: the body is passed on as it comes, so it can't pass twice. It is counted here, and the
+-- balancer uses that target.
+function _M.enter_upload()
+    refuse_grpc()
+    local record = record_of(request.id(), "upload")
+    repeat
+        enter("upload")
+    until require("lair.balancer").claim_upload(record)
+end
+
+-- header_filter_by_lua of the gate's locations: the answer has begun.
+function _M.answered()
+    local record = records.by_id[request.id()]
+    if record then
+        windows.free(record, tonumber(connect_time()))
+        crowds.drop_if_empty(record.host)
+    end
+end
+
+-- The end of a request that came to the gate.
+function _M.leave(record)
+    record.left = true
+    crowds.stop_waiting(record)
+    windows.free(record)
+    crowds.end_upload(record)
+    crowds.drop_if_empty(record.host)
+end
+
+return _M

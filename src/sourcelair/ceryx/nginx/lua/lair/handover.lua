@@ -1,0 +1,71 @@
+-- What goes to a waker by way of NGINX: the waiting page of a navigation, and the visitor's side of it under /.hemera/.
+
+local answers = require "lair.answers"
+local ngx_balancer = require "ngx.balancer"
+local records = require "lair.records"
+local request = require "lair.request"
+local routes = require "lair.routes"
+local wakers = require "lair.wakers"
+
+local var = ngx.var
+
+local PREFIX = "/.hemera/"
+
+local _M = {}
+
+local function address_to(waker, path)
+    var.lair_waker_path = waker.path .. path
+    var.lair_waker_host = waker.host
+    var.lair_waker_authorization = wakers.authorization(waker)
+end
+
+-- Ends the request with the waker's page, or with the one built in here.
+function _M.page(record, waker)
+    if not waker or not waker.usable or ngx.worker.exiting() then
+        return answers.give("starting")
+    end
+    record.waker = waker
+    local escape = ngx.escape_uri
+    address_to(waker, "/page?source=" .. escape(record.host) .. "&path=" .. escape(var.request_uri))
+    return ngx.exec("@page")
+end
+
+-- header_filter_by_lua of @page: whatever the waker says, the page is not cached and says that it is not the app.
+function _M.page_headers()
+    local header = ngx.header
+    if ngx.status ~= 504 then
+        ngx.status = 503
+    end
+    answers.headers(header["Lair-State"] or "starting", header["Retry-After"] or 1)
+    header["Set-Cookie"] = nil
+end
+
+-- access_by_lua of /.hemera/: finds the waker of this host.
+function _M.visitor()
+    local value = routes.find(var.host)
+    local entry = value and routes.parse(value)
+    local waker = entry and wakers.get(entry.waker)
+    if not waker or not waker.usable then
+        return answers.give(value and "asleep" or routes.is_loaded() and "unknown-host" or "starting")
+    end
+    address_to(waker, "/visitor/" .. var.request_uri:match("^" .. PREFIX:gsub("%p", "%%%0") .. "(.*)$"))
+    local id = request.id()
+    records.by_id[id] = { id = id, host = var.host, hops = 0, waker = waker }
+end
+
+-- balancer_by_lua of the waker's upstream.
+function _M.balance()
+    local record = records.by_id[request.id()]
+    local waker = record and record.waker
+    if not waker or not ngx_balancer.set_current_peer(waker.address, waker.port) then
+        return ngx.exit(ngx.DECLINED)
+    end
+end
+
+-- @waker_gone: the waker can't be reached.
+function _M.gone()
+    return answers.give("starting")
+end
+
+
+return _M

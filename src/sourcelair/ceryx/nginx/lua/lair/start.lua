@@ -1,0 +1,25 @@
+-- What NGINX runs when it starts: everything is loaded here, in the master, so that workers of another user need to
+-- read no file.
+
+local _M = {}
+
+local MODULES = {
+    "answers", "balancer", "calls", "changes", "config", "control", "counts", "crowds", "gate", "handover", "json",
+    "lock", "page", "records", "request", "routes", "tables", "visitor", "wakers", "windows", "workers",
+}
+
+-- init_by_lua, in the master.
+function _M.master(settings)
+    require("lair.config").set(settings)
+    for _, name in ipairs(MODULES) do
+        require("lair." .. name)
+    end
+end
+
+-- init_worker_by_lua.
+function _M.worker()
+    math.randomseed(ngx.worker.pid() + ngx.now() * 1000)
+    require("lair.workers").register()
+end
+
+return _M

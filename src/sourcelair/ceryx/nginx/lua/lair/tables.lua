@@ -1,0 +1,147 @@
+-- Changes of the route table, in the words of the control socket. Everything here runs under the lock.
+--
+-- A deleted route leaves a tombstone, so that an older change can't bring it back; it is cleared away after some time.
+
+local changes = require "lair.changes"
+local routes = require "lair.routes"
+local wakers = require "lair.wakers"
+
+local dictionary = ngx.shared.lair_routes
+local details = ngx.shared.lair_details
+local state = ngx.shared.lair_state
+
+local KINDS = { live = "L", null = "N", redirect = "R", unresolved = "U", deleted = "D" }
+local STATES = { L = "live", N = "null", R = "redirect", U = "unresolved", D = "deleted" }
+local KEEP_TOMBSTONE = 600   -- seconds
+local MANY = 200             -- changes that are announced one by one; more are announced as "anything"
+local BYTES_PER_ROUTE = 256  -- the least that an entry takes
+
+local _M = {}
+
+local function split(line)
+    local fields, at = {}, 1
+    while true do
+        local tab = line:find("\t", at, true)
+        fields[#fields + 1] = line:sub(at, tab and tab - 1)
+        if not tab then
+            return fields
+        end
+        at = tab + 1
+    end
+end
+
+local function bury_old()
+    for _ = 1, 4 do
+        local oldest = details:lpop("tombstones")
+        if not oldest then
+            return
+        end
+        local due, source = oldest:match("^(%d+) (.*)$")
+        if tonumber(due) > ngx.time() then
+            details:lpush("tombstones", oldest)
+            return
+        end
+        local value = dictionary:get(source)
+        if value and value:sub(1, 1) == "D" then
+            dictionary:delete(source)
+        end
+    end
+end
+
+local function set_details(source, location, problem, server_name)
+    local key = "d:" .. source
+    if location == "" and problem == "" and server_name == "" then
+        details:delete(key)
+        return true
+    end
+    return details:safe_set(key, table.concat({ location, problem, server_name }, "\t"))
+end
+
+-- Applies one line: source, state, revision, flags, port, waker, address, instance, location, problem, server name.
+-- Returns false when there is no room.
+local function apply_entry(fields, numbers)
+    local source, kind, revision = fields[1], KINDS[fields[2]], tonumber(fields[3])
+    local old = dictionary:get(source)
+    if old and tonumber(old:sub(3, 18)) > revision then
+        return true
+    end
+    local waker = fields[6] == "" and wakers.NONE or numbers[fields[6]]
+    if not waker or not set_details(source, fields[9], fields[10], fields[11]) then
+        return false
+    end
+    local value = routes.encode(kind, tonumber(fields[4]), revision, tonumber(fields[5]), waker, fields[7], fields[8])
+    if not dictionary:safe_set(source, value) then
+        return false
+    end
+    local was, is = old ~= nil and old:sub(1, 1) ~= "D", kind ~= "D"
+    if was ~= is then
+        state:incr("routes", is and 1 or -1, 0)
+    end
+    if not is and (was or not old) then
+        details:rpush("tombstones", ngx.time() + KEEP_TOMBSTONE .. " " .. source)
+    end
+    return true
+end
+
+-- Applies a batch in order. Lines that begin with W name wakers: W, url, address, port. Returns nil, or the source for
+-- which there was no room; what came before it was applied.
+function _M.apply(body)
+    local numbers, sources = {}, {}
+    local full
+    for line in body:gmatch("[^\n]+") do
+        local fields = split(line)
+        if fields[1] == "W" then
+            numbers[fields[2]] = wakers.number(fields[2], fields[3], fields[4])
+        elseif apply_entry(fields, numbers) then
+            sources[#sources + 1] = fields[1]
+        else
+            full = fields[1]
+            break
+        end
+    end
+    bury_old()
+    if #sources > MANY then
+        changes.announce_all()
+    else
+        for _, source in ipairs(sources) do
+            changes.announce(source)
+        end
+    end
+    return full
+end
+
+-- Returns one line per source of the body: state, revision, flags, port, address, instance, waker's url, details;
+-- an empty line where there is nothing.
+function _M.read(body)
+    local lines = {}
+    for source in body:gmatch("[^\n]+") do
+        local value = dictionary:get(source)
+        if value then
+            local entry = routes.decode(value)
+            local waker = wakers.get(entry.waker)
+            lines[#lines + 1] = table.concat({
+                STATES[entry.kind], string.format("%.0f", entry.revision), entry.flags, entry.port, entry.raw_address,
+                entry.instance or "", waker and waker.url or "", details:get("d:" .. source) or "\t\t",
+            }, "\t")
+        else
+            lines[#lines + 1] = ""
+        end
+    end
+    return table.concat(lines, "\n")
+end
+
+function _M.count()
+    return state:get("routes") or 0
+end
+
+-- Returns about how many routes fit: those that are there, and the free pages.
+function _M.capacity()
+    local count, free = _M.count(), dictionary:free_space()
+    local each = BYTES_PER_ROUTE
+    if count > 1000 then
+        each = math.max(each, (dictionary:capacity() - free) / count)
+    end
+    return math.floor(count + free / each)
+end
+
+return _M

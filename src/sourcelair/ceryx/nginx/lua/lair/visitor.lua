@@ -1,0 +1,83 @@
+-- Who asks, and for what: robots keep nothing awake, streams are counted apart, navigations get a page.
+
+local counts = require "lair.counts"
+
+local find = string.find
+local lower = string.lower
+local var = ngx.var
+
+local ROBOT, STREAM = counts.ROBOT, counts.STREAM
+local MOST_AGENTS = 2000
+
+local ROBOT_WORDS = {
+    "bot/", "bot;", "bot ", "bot)", "bot-", "crawl", "spider", "slurp", "facebookexternalhit", "mediapartners",
+    "uptime", "pingdom", "statuscake", "monitor", "healthcheck", "health-check", "kube-probe", "prometheus",
+    "blackbox", "site24x7", "newrelic", "datadog", "nagios", "check_http", "zabbix", "censys", "shodan", "zgrab",
+    "masscan", "nmap", "nuclei", "expanse", "internetmeasurement", "archive.org", "headlinebot", "lighthouse",
+}
+
+local _M = {}
+
+local known, known_count = {}, 0
+
+-- Tells whether a user agent is a known robot or monitor. An empty or unknown one is a visitor.
+function _M.is_robot_agent(agent)
+    local answer = known[agent]
+    if answer ~= nil then
+        return answer
+    end
+    local text = lower(agent) .. ";"
+    answer = false
+    if not find(text, "cubot", 1, true) then
+        for _, word in ipairs(ROBOT_WORDS) do
+            if find(text, word, 1, true) then
+                answer = true
+                break
+            end
+        end
+    end
+    if known_count >= MOST_AGENTS then
+        known, known_count = {}, 0
+    end
+    known[agent] = answer
+    known_count = known_count + 1
+    return answer
+end
+
+function _M.is_robot()
+    local uri = var.uri
+    if uri == "/favicon.ico" or uri == "/robots.txt" then
+        return true
+    end
+    local agent = var.http_user_agent
+    return agent ~= nil and _M.is_robot_agent(agent)
+end
+
+-- Returns the bits under which the current request is counted.
+function _M.bits()
+    local bits = _M.is_robot() and ROBOT or 0
+    local accept = var.http_accept
+    if (accept and find(accept, "text/event-stream", 1, true)) or var.lair_upgrade == "websocket" then
+        bits = bits + STREAM
+    end
+    return bits
+end
+
+-- Tells whether a browser is going to a page: only that one can be shown another page meanwhile.
+function _M.is_navigation()
+    if ngx.req.get_method() ~= "GET" then
+        return false
+    end
+    local mode = var.http_sec_fetch_mode
+    if mode and mode ~= "navigate" then
+        return false
+    end
+    return _M.wants_html() and var.lair_upgrade ~= "websocket"
+end
+
+function _M.wants_html()
+    local accept = var.http_accept
+    return accept ~= nil and find(accept, "text/html", 1, true) ~= nil
+end
+
+return _M
