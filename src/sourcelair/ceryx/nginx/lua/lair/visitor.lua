@@ -63,21 +63,19 @@ function _M.bits()
     return bits
 end
 
--- Tells whether a browser is going to a page: only that one can be shown another page meanwhile.
-function _M.is_navigation()
-    if ngx.req.get_method() ~= "GET" then
-        return false
-    end
+-- Tells whether a person would read the answer: a browser that goes to a page, by whatever method.
+function _M.wants_html()
     local mode = var.http_sec_fetch_mode
     if mode and mode ~= "navigate" then
         return false
     end
-    return _M.wants_html() and var.lair_upgrade ~= "websocket"
+    local accept = var.http_accept
+    return accept ~= nil and find(accept, "text/html", 1, true) ~= nil and var.lair_upgrade ~= "websocket"
 end
 
-function _M.wants_html()
-    local accept = var.http_accept
-    return accept ~= nil and find(accept, "text/html", 1, true) ~= nil
+-- Tells whether another page can be shown meanwhile: nothing but the address is lost then.
+function _M.is_navigation()
+    return ngx.req.get_method() == "GET" and _M.wants_html()
 end
 
 return _M
