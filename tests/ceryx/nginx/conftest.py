@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-
 from tests.ceryx.nginx.world import Proxy, Server, Waker, app
 
 

@@ -8,8 +8,6 @@ import os
 from typing import Any
 
 import pytest
-
-from sourcelair.ceryx.nginx.control import NginxControl
 from tests.ceryx.nginx.conftest import Serve, StartProxy
 from tests.ceryx.nginx.world import (
     BROWSER,
@@ -24,6 +22,8 @@ from tests.ceryx.nginx.world import (
     read_head,
     until,
 )
+
+from sourcelair.ceryx.nginx.control import NginxControl
 
 pytestmark = pytest.mark.anyio
 HOST = "blog--demo.localhost"
