@@ -1,0 +1,129 @@
+"""What the SourceLair API stores: servers, the hosts that they claimed, and the ports that were given out.
+
+Every record carries the schema version that wrote it; a newer one is refused, an older one would be migrated here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from sourcelair.client.servers import Desired, Exit, Spec, State, Timing
+from sourcelair.errors import Unavailable
+from sourcelair.store.base import Entry
+
+SCHEMA = 1
+
+SERVERS, HOSTS, PORTS = "/servers/", "/hosts/", "/ports/"
+
+Drain = Literal["idle", "explicit", "exit"]
+
+
+class InstanceRecord(BaseModel):
+    """One run of a server. `id` is never reused; the handle is the driver's, null until it was published once."""
+
+    id: str
+    port: int
+    host: str | None = None
+    pid: int | None = None
+    handle: dict[str, Any] | None = None
+    started_at: float
+    awake_at: float | None = None
+
+
+class ServerRecord(BaseModel):
+    """A server as it is stored; the fields that `client.servers.Server` has too mean the same.
+
+    `stop_instance` names the instance that an explicit stop is for; `removing` says that it is to be forgotten once
+    nothing of it runs. `drain` is the kind of a drain that is under way, and `drain_until` (Unix seconds) its end.
+    `failures` counts failed starts in a row.
+    """
+
+    schema_version: int = SCHEMA
+    owner: str
+    project: str
+    spec: Spec
+    hosts: list[str] = []
+    enabled: bool = True
+    always_on: bool = False
+    desired: Desired = "asleep"
+    state: State = "asleep"
+    cause: str | None = None
+    instance: InstanceRecord | None = None
+    stop_instance: str | None = None
+    removing: bool = False
+    drain: Drain | None = None
+    drain_until: float | None = None
+    failure: str | None = None
+    failure_log: list[str] = []
+    failures: int = 0
+    retry_at: float | None = None
+    last_exit: Exit | None = None
+    timing: Timing | None = None
+    route_revision: int | None = None
+    created_at: float
+    changed_at: float
+
+    @property
+    def name(self) -> str:
+        """`owner/project`."""
+        return f"{self.owner}/{self.project}"
+
+    @property
+    def key(self) -> str:
+        """The store's key."""
+        return server_key(self.owner, self.project)
+
+    @property
+    def instance_id(self) -> str | None:
+        """The id of the instance that there is, or is being made."""
+        return self.instance.id if self.instance else None
+
+
+class HostRecord(BaseModel):
+    """A public host, claimed by one server."""
+
+    schema_version: int = SCHEMA
+    owner: str
+    project: str
+
+
+class PortRecord(BaseModel):
+    """A port that was given out, until it is proven that nobody sends to that instance any more.
+
+    `withdrawn` is the revision of the withdrawal; null while the instance may still be published.
+    """
+
+    schema_version: int = SCHEMA
+    instance: str
+    withdrawn: int | None = None
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def server_key(owner: str, project: str) -> str:
+    """Return the store's key of a server."""
+    return f"{SERVERS}{owner}/{project}"
+
+
+def encode(record: BaseModel) -> bytes:
+    """Return a record as it is stored."""
+    return record.model_dump_json().encode()
+
+
+def decode(model: type[R], entry: Entry) -> R:
+    """Return a stored record.
+
+    Raises:
+        Unavailable: a newer version of SourceLair wrote it.
+    """
+    record = model.model_validate_json(entry.value)
+    schema = getattr(record, "schema_version", SCHEMA)
+    if schema > SCHEMA:
+        raise Unavailable(
+            f"{entry.key} was written by a newer version of SourceLair (schema {schema}, this one knows {SCHEMA}): "
+            "run that version, or restore an older data directory."
+        )
+    return record
