@@ -2,9 +2,10 @@
 
 ::
 
-    asleep, failed ──begin_start──▶ starting ──became_awake──▶ awake ──begin_drain──▶ draining ──▶ stopping ──gone──▶ asleep
-                                       ▲  └──────────────────────┤◀──cancel_drain (idle)──┘
-                                       └──────begin_relisten─────┘
+    asleep, failed ──begin_start──▶ starting ──became_awake──▶ awake ──begin_drain──▶ draining ──▶ stopping
+          ▲                            ▲                         │◀──cancel_drain (idle)──┘            │
+          │                            └─────begin_relisten──────┘                                     │
+          └───────────────────────────────gone, start_failed───────────────────────────────────────────┘
 
 `stopping` can't be taken back by anybody. Times are Unix seconds, and given by the caller.
 """

@@ -1,0 +1,131 @@
+"""Writing the routes of servers: always derived from the state, always conditional on the revision that was known.
+
+A write that was on its way during a crash, or whose answer was lost, carries an older revision: it lands before ours,
+and is overwritten, or it does not land at all. It never undoes a later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sourcelair.client.ceryx import CeryxClient, Route, RouteWrite
+from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
+from sourcelair.servers.records import InstanceRecord
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+MANAGER = "sourcelair-api"
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 2.0
+"""Seconds until Ceryx is asked again where it did not answer."""
+
+AT_ONCE = 1000
+"""Routes in one batch."""
+
+
+class Publisher:
+    """The routes of all servers.
+
+    Args:
+        ceryx: the API.
+        waker: URL of the waker that all these routes name.
+    """
+
+    def __init__(self, ceryx: CeryxClient, waker: str) -> None:
+        self._ceryx = ceryx
+        self._waker = waker
+        self._revisions: dict[str, int] = {}
+        self.loaded = asyncio.Event()
+        """Set once the revisions of all managed routes are known."""
+
+    async def load(self) -> set[str]:
+        """Read the revisions of all routes, waiting for Ceryx as long as it takes. Returns the managed sources."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                routes, _ = await self._ceryx.list_routes()
+                break
+            except LairError as error:
+                _log.warning("ceryx_does_not_answer", error=error.detail)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        self._revisions = {route.source: route.revision for route in routes if route.managed_by == MANAGER}
+        self.loaded.set()
+        return set(self._revisions)
+
+    async def check_free(self, hosts: Sequence[str]) -> None:
+        """Refuse hosts whose routes somebody else made. Raises Conflict."""
+        for host in hosts:
+            if host in self._revisions:
+                continue
+            try:
+                route = await self._ceryx.get_route(host)
+            except NotFound:
+                continue
+            if route.managed_by != MANAGER:
+                raise Conflict(f"{host} has a route already that is not a server's: delete that first.", host=host)
+
+    def _route(self, host: str, instance: InstanceRecord | None) -> Route:
+        target = None
+        if instance is not None and instance.host is not None:
+            address = f"[{instance.host}]" if ":" in instance.host else instance.host
+            target = f"http://{address}:{instance.port}"
+        return Route(
+            source=host,
+            target=target,
+            waker=self._waker,
+            instance=instance.id if instance is not None and target is not None else None,
+            managed_by=MANAGER,
+        )
+
+    async def publish(self, hosts: Sequence[str], instance: InstanceRecord | None) -> int:
+        """Write the routes of one server, and return the revision at which they stand.
+
+        Goes on until they are written: only then is anything true that is built on it.
+
+        Args:
+            hosts: of the server.
+            instance: whose target is published; None withdraws.
+        """
+        return await self._write([(host, self._route(host, instance)) for host in hosts])
+
+    async def withdraw_all(self, hosts: Sequence[str]) -> int:
+        """Write routes without a target, many at once; returns the last revision."""
+        revision = 0
+        for at in range(0, len(hosts), AT_ONCE):
+            revision = await self.publish(hosts[at : at + AT_ONCE], None)
+        return revision
+
+    async def remove(self, hosts: Sequence[str]) -> int:
+        """Delete routes; returns the revision of the deletion."""
+        revision = await self._write([(host, None) for host in hosts])
+        for host in hosts:
+            self._revisions.pop(host, None)
+        return revision
+
+    async def _write(self, routes: Sequence[tuple[str, Route | None]]) -> int:
+        pause = FIRST_PAUSE
+        while True:
+            writes = [
+                RouteWrite(source=host, route=route, expect=self._revisions.get(host, 0)) for host, route in routes
+            ]
+            try:
+                result = await self._ceryx.batch(writes, managed_by=MANAGER)
+            except PreconditionFailed as error:
+                # Ours alone are these routes: an earlier write of ours landed without telling us.
+                if "source" in error.extra:
+                    self._revisions[error.extra["source"]] = int(error.extra["revision"])
+                    if not self._revisions[error.extra["source"]]:
+                        del self._revisions[error.extra["source"]]
+                continue
+            except LairError as error:
+                _log.warning("routes_not_written", hosts=[host for host, _ in routes][:5], error=error.detail)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            for host, route in routes:
+                if route is not None:
+                    self._revisions[host] = result.revision
+            return result.revision

@@ -1,0 +1,58 @@
+"""From spawned to ready: where the instance itself listens, and then that the app itself answers HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+
+from sourcelair.client.servers import Readiness
+from sourcelair.servers.drivers.base import Driver, Found, Listener
+
+FIRST_LOOK, LONGEST_LOOK = 0.002, 0.02
+"""Seconds between looks for the listener, which sends no event: at first, and for one that takes long."""
+
+FIRST_PROBE, LONGEST_PROBE = 0.005, 0.1
+"""Seconds between probes that were answered with "not yet"."""
+
+NOT_YET = {502, 503, 504}
+
+
+async def until_listening(driver: Driver, found: Found, port: int) -> Listener:
+    """Return where the instance listens on its port, as soon as it does."""
+    pause = FIRST_LOOK
+    while (listener := await driver.listener(found, port)) is None:
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.05, LONGEST_LOOK)
+    return listener
+
+
+async def until_answering(listener: Listener, host: str, readiness: Readiness, answered: Callable[[str], None]) -> None:
+    """Return as soon as the app gives the answer that means ready.
+
+    Args:
+        listener: where it listens.
+        host: sent as `Host`: development servers check it.
+        readiness: what to ask for.
+        answered: told what it said that means "not yet", for the message to its user.
+    """
+    address = f"[{listener.host}]" if ":" in listener.host else listener.host
+    url = f"http://{address}:{listener.port}{readiness.path}"
+    pause = FIRST_PROBE
+    async with httpx.AsyncClient(trust_env=False, timeout=readiness.probe_timeout) as client:
+        while True:
+            try:
+                async with client.stream(
+                    "GET", url, headers={"Host": host, "User-Agent": "lair-probe", "Connection": "close"}
+                ) as response:
+                    status = response.status_code
+                if status in readiness.status if readiness.status else status not in NOT_YET:
+                    return
+                answered(f"it answered {status} to GET {readiness.path}")
+            except httpx.TimeoutException:
+                answered(f"it took more than {readiness.probe_timeout:g} s to answer GET {readiness.path}")
+            except httpx.HTTPError as error:
+                answered(f"it did not answer HTTP: {error or type(error).__name__}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PROBE)
