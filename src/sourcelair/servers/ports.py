@@ -73,8 +73,9 @@ class Ports:
                 return port, record
         resting = sum(record.withdrawn is not None for record in self._taken.values())
         raise Unavailable(
-            f"No free port in {self._first}-{self._last}: {len(self._taken)} are given out, {resting} of them wait until "
-            "every proxy node has confirmed that it sends nothing there any more. `lair doctor` shows silent nodes.",
+            f"No free port in {self._first}-{self._last}: {len(self._taken)} are given out, {resting} of them wait "
+            "until every proxy node has confirmed that it sends nothing there any more; `lair doctor` shows silent "
+            "nodes.",
             retry_after=5,
         )
 

@@ -80,16 +80,24 @@ class Publisher:
             managed_by=MANAGER,
         )
 
-    async def publish(self, hosts: Sequence[str], instance: InstanceRecord | None) -> int:
+    async def publish(
+        self, hosts: Sequence[str], instance: InstanceRecord | None, *, insist: bool = True
+    ) -> int:
         """Write the routes of one server, and return the revision at which they stand.
-
-        Goes on until they are written: only then is anything true that is built on it.
 
         Args:
             hosts: of the server.
             instance: whose target is published; None withdraws.
+            insist: go on until they are written: what comes next is true only then.
+
+        Raises:
+            LairError: they can't be written, and `insist` is false.
         """
-        return await self._write([(host, self._route(host, instance)) for host in hosts])
+        return await self._write([(host, self._route(host, instance)) for host in hosts], insist=insist)
+
+    def revision(self, hosts: Sequence[str]) -> int:
+        """Return the newest known revision of these routes."""
+        return max((self._revisions.get(host, 0) for host in hosts), default=0)
 
     async def withdraw_all(self, hosts: Sequence[str]) -> int:
         """Write routes without a target, many at once; returns the last revision."""
@@ -105,7 +113,7 @@ class Publisher:
             self._revisions.pop(host, None)
         return revision
 
-    async def _write(self, routes: Sequence[tuple[str, Route | None]]) -> int:
+    async def _write(self, routes: Sequence[tuple[str, Route | None]], *, insist: bool = True) -> int:
         pause = FIRST_PAUSE
         while True:
             writes = [
@@ -121,6 +129,8 @@ class Publisher:
                         del self._revisions[error.extra["source"]]
                 continue
             except LairError as error:
+                if not insist:
+                    raise
                 _log.warning("routes_not_written", hosts=[host for host, _ in routes][:5], error=error.detail)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)

@@ -1,0 +1,107 @@
+"""What all workers share: the parts of the service, and the facts about this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sourcelair.client.ceryx import CeryxClient
+from sourcelair.client.servers import Instance, Server
+from sourcelair.names import host_label
+from sourcelair.servers.drivers.base import Driver, StartOrder
+from sourcelair.servers.ports import Ports
+from sourcelair.servers.publishing import Publisher
+from sourcelair.servers.records import ServerRecord
+from sourcelair.settings import Settings, split_address
+from sourcelair.store.base import Store
+
+if TYPE_CHECKING:
+    from sourcelair.servers.worker import Worker
+
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL")
+"""Variables of the control plane that instances get too; nothing else of its environment."""
+
+HIDDEN = "***"
+"""Stands for the value of an `env` variable in lists, events and answers; sent back, it keeps that value."""
+
+
+@dataclass
+class Context:
+    """The parts that workers share. `removed` is told of a worker whose server is forgotten."""
+
+    store: Store
+    settings: Settings
+    drivers: Mapping[str, Driver]
+    ceryx: CeryxClient
+    publisher: Publisher
+    ports: Ports
+    slots: asyncio.Semaphore
+    spawn: Callable[..., object]
+    removed: Callable[[Worker], None]
+    clock: Callable[[], float]
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def primary_host(self, owner: str, project: str) -> str:
+        """Return `{project}--{owner}.{domain}`."""
+        return f"{host_label(owner, project)}.{self.settings.domain}"
+
+    def hosts(self, record: ServerRecord) -> list[str]:
+        """Return all public hosts of a server."""
+        return [self.primary_host(record.owner, record.project), *record.hosts]
+
+    def url(self, record: ServerRecord) -> str:
+        """Return the public URL of a server."""
+        settings = self.settings
+        port = settings.public_port or split_address(settings.listen)[1]
+        usual = {"http": 80, "https": 443}[settings.public_scheme]
+        host = self.primary_host(record.owner, record.project)
+        return f"{settings.public_scheme}://{host}" + ("" if port == usual else f":{port}")
+
+    def log(self, record: ServerRecord) -> Path:
+        """Return the file that a server's instances write to."""
+        return self.settings.data_dir / "logs" / "servers" / f"{record.project}--{record.owner}.log"
+
+    def order(self, record: ServerRecord, instance: str, port: int) -> StartOrder:
+        """Return all that a driver is told to start an instance."""
+        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        env |= {"PORT": str(port), "LAIR_URL": self.url(record), **record.spec.env}
+        return StartOrder(instance, record.owner, record.project, record.spec, port, env, self.log(record))
+
+    def show(self, record: ServerRecord, revision: int) -> Server:
+        """Return a server as the API answers it, without the values of its variables."""
+        instance = record.instance
+        spec = record.spec.model_copy(update={"env": dict.fromkeys(record.spec.env, HIDDEN)})
+        return Server(
+            owner=record.owner,
+            project=record.project,
+            url=self.url(record),
+            hosts=self.hosts(record),
+            spec=spec,
+            enabled=record.enabled,
+            always_on=record.always_on,
+            desired=record.desired,
+            state=record.state,
+            cause=record.cause,
+            failure=record.failure,
+            failure_log=record.failure_log,
+            retry_at=record.retry_at,
+            instance=None
+            if instance is None
+            else Instance(
+                id=instance.id,
+                host=instance.host,
+                port=instance.port,
+                pid=instance.pid,
+                started_at=instance.started_at,
+            ),
+            last_exit=record.last_exit,
+            timing=record.timing,
+            route_revision=record.route_revision,
+            revision=revision,
+            created_at=record.created_at,
+            changed_at=record.changed_at,
+        )
