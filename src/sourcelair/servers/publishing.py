@@ -80,9 +80,7 @@ class Publisher:
             managed_by=MANAGER,
         )
 
-    async def publish(
-        self, hosts: Sequence[str], instance: InstanceRecord | None, *, insist: bool = True
-    ) -> int:
+    async def publish(self, hosts: Sequence[str], instance: InstanceRecord | None, *, insist: bool = True) -> int:
         """Write the routes of one server, and return the revision at which they stand.
 
         Args:
