@@ -1,0 +1,252 @@
+"""The SourceLair API over HTTP: `/api/servers/` and `/api/events`."""
+
+# Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from sourcelair.auth import Identity
+from sourcelair.auth.http import Authenticate, dependency
+from sourcelair.client.servers import (
+    Server,
+    ServerEvent,
+    ServerInput,
+    SleepRequest,
+    SleepResult,
+    StartRequest,
+)
+from sourcelair.errors import BadRequest, HistoryCompacted, LairError
+from sourcelair.servers import asking
+from sourcelair.servers.service import ServersService
+
+KEEP_ALIVE = 15.0
+"""Seconds between comments on a stream, so that both ends notice a peer that is gone."""
+
+LONGEST_WAIT = 300.0
+"""Seconds that one request may wait."""
+
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
+
+Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, allow_inf_nan=False, description="Seconds to wait for it.")]
+ONE = "/api/servers/{owner}/{project}"
+
+
+def create_router(service: ServersService, authenticate: Authenticate) -> APIRouter:
+    """Return the SourceLair API.
+
+    Args:
+        service: does the work.
+        authenticate: tells who asks.
+    """
+    router = APIRouter(tags=["servers"])
+    _add_servers(router, service, authenticate)
+    _add_actions(router, service, authenticate)
+    _add_reading(router, service, authenticate)
+    return router
+
+
+def _add_servers(router: APIRouter, service: ServersService, authenticate: Authenticate) -> None:
+    who = Depends(dependency(authenticate))
+
+    @router.get("/api/servers", include_in_schema=False)
+    @router.get("/api/servers/")
+    async def list_servers(identity: Annotated[Identity, who], host: str | None = None) -> Response:
+        """List the servers that the token may see; with `host`, the one that answers there, or none."""
+        servers = service.select(identity, host)
+        return StreamingResponse(_array(servers), media_type="application/json")
+
+    @router.put(ONE, include_in_schema=False, response_model=Server)
+    @router.put(f"{ONE}/", response_model=Server)
+    async def put_server(
+        owner: str, project: str, body: ServerInput, request: Request, identity: Annotated[Identity, who]
+    ) -> Response:
+        """Create a server (201), or change it (200). With `If-None-Match: *` one that exists is a 412."""
+        identity.require_write(owner)
+        server, created = await service.put(identity, owner, project, body, _expected(request))
+        return _answer(server, 201 if created else 200)
+
+    @router.get(ONE, include_in_schema=False, response_model=Server)
+    @router.get(f"{ONE}/", response_model=Server)
+    async def get_server(owner: str, project: str, identity: Annotated[Identity, who]) -> Response:
+        """Return one server."""
+        identity.require_read(owner)
+        return _answer(service.worker(owner, project).show())
+
+    @router.delete(ONE, include_in_schema=False, status_code=204)
+    @router.delete(f"{ONE}/", status_code=204)
+    async def delete_server(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 60) -> Response:
+        """Stop a server and forget it: its record, hosts and log, never its directory. 202 if that takes longer."""
+        identity.require_write(owner)
+        done = await asking.remove(service.worker(owner, project), wait)
+        return Response(status_code=204 if done else 202)
+
+
+def _add_actions(router: APIRouter, service: ServersService, authenticate: Authenticate) -> None:
+    who = Depends(dependency(authenticate))
+
+    @router.post(f"{ONE}/start", response_model=Server)
+    async def start(
+        owner: str,
+        project: str,
+        identity: Annotated[Identity, who],
+        body: StartRequest | None = None,
+        wait: Wait = 0,
+    ) -> Response:
+        """Start it, no more than once, and wait until it is awake. 503 if the start failed, 409 if it is disabled."""
+        identity.require_write(owner)
+        server = await asking.start(service.worker(owner, project), body or StartRequest(), wait)
+        return _answer(server, 200 if server.state == "awake" else 202)
+
+    @router.post(f"{ONE}/stop", response_model=Server)
+    async def stop(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
+        """Put it to sleep, whoever visits. A visit wakes it again."""
+        identity.require_write(owner)
+        return _answer(await asking.stop(service.worker(owner, project), wait))
+
+    @router.post(f"{ONE}/restart", response_model=Server)
+    async def restart(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
+        """Stop it, and start a new instance."""
+        identity.require_write(owner)
+        return _answer(await asking.restart(service.worker(owner, project), wait))
+
+    @router.post(f"{ONE}/sleep")
+    async def sleep(owner: str, project: str, body: SleepRequest, identity: Annotated[Identity, who]) -> SleepResult:
+        """Stop it if nobody uses it: it names the instance and the totals that the sleeper saw."""
+        identity.require_write(owner)
+        return await asking.sleep(service.worker(owner, project), body)
+
+    for path in ("start", "stop", "restart", "sleep"):
+        endpoint = {"start": start, "stop": stop, "restart": restart, "sleep": sleep}[path]
+        router.add_api_route(f"{ONE}/{path}/", endpoint, methods=["POST"], include_in_schema=False)
+
+
+def _add_reading(router: APIRouter, service: ServersService, authenticate: Authenticate) -> None:
+    who = Depends(dependency(authenticate))
+
+    @router.get(f"{ONE}/logs", response_class=Response)
+    async def read_logs(
+        owner: str,
+        project: str,
+        identity: Annotated[Identity, who],
+        lines: Annotated[int, Query(ge=0, le=100_000)] = 100,
+        follow: bool = False,
+    ) -> Response:
+        """Return the last lines of its log; with `follow`, all that comes too."""
+        identity.require_read(owner)
+        worker = service.worker(owner, project)
+        source = worker.driver.logs(service.context.log(worker.record), lines=lines, follow=follow)
+        return StreamingResponse(_until_closing(source, service.closing), media_type="text/plain; charset=utf-8")
+
+    @router.get("/api/events", response_class=Response, responses={200: {"model": ServerEvent}})
+    async def events(
+        request: Request,
+        identity: Annotated[Identity, who],
+        from_: Annotated[int | None, Query(alias="from", ge=0, description="The first revision wanted.")] = None,
+    ) -> Response:
+        """Follow all changes as an event stream; the id of an event is its revision, for `Last-Event-ID`.
+
+        410 when the history since then is gone: list the servers again.
+        """
+        if identity.kind == "waker":
+            identity.require_read()
+        last = request.headers.get("last-event-id", "")
+        after = int(last) if last.isdigit() else None if from_ is None else from_ - 1
+        changes = await service.events(identity, after)
+        return StreamingResponse(
+            _stream(changes, service.closing),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+
+def _answer(server: Server, status: int = 200) -> JSONResponse:
+    return JSONResponse(server.model_dump(), status_code=status, headers={"ETag": f'"{server.revision}"'})
+
+
+def _expected(request: Request) -> int | None:
+    """Return the revision that `If-Match` or `If-None-Match: *` asks for; None where there is no condition."""
+    if request.headers.get("if-none-match", "").strip() == "*":
+        return 0
+    header = request.headers.get("if-match")
+    if header is None:
+        return None
+    match = _ETAG.fullmatch(header.strip())
+    if match is None:
+        raise BadRequest('If-Match: send one revision as the ETag gave it, such as "42".')
+    return int(match[1])
+
+
+async def _array(servers: list[Server]) -> AsyncIterator[bytes]:
+    """Encode a list piece by piece: as one it would stall everybody else."""
+    yield b"["
+    for index, server in enumerate(servers):
+        yield (b",\n" if index else b"") + server.model_dump_json().encode()
+        if index % 100 == 99:
+            await asyncio.sleep(0)
+    yield b"]"
+
+
+async def _until_closing(source: AsyncIterator[bytes], closing: asyncio.Event) -> AsyncIterator[bytes]:
+    """Give what comes, until the service closes."""
+    ending = asyncio.ensure_future(closing.wait())
+    upcoming: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            upcoming = asyncio.ensure_future(_next(source))
+            await asyncio.wait({upcoming, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not upcoming.done() or (part := upcoming.result()) is None:
+                return
+            yield part
+    finally:
+        ending.cancel()
+        if upcoming is not None:
+            upcoming.cancel()
+
+
+async def _next(source: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(source, None)
+
+
+async def _stream(changes: AsyncGenerator[ServerEvent, None], closing: asyncio.Event) -> AsyncIterator[bytes]:
+    """Encode events, with comments between them that show that the peer is there."""
+    ending = asyncio.ensure_future(closing.wait())
+    upcoming = asyncio.ensure_future(_next_event(changes))
+    try:
+        yield b": here\n\n"
+        while True:
+            await asyncio.wait({upcoming, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED)
+            if closing.is_set():
+                return
+            if not upcoming.done():
+                yield b": still here\n\n"
+                continue
+            try:
+                event = upcoming.result()
+            except HistoryCompacted as error:
+                yield _event("compacted", error.detail)
+                return
+            except LairError as error:
+                yield _event("error", error.detail)
+                return
+            if event is None:
+                return
+            yield f"event: server\nid: {event.revision}\ndata: {event.model_dump_json()}\n\n".encode()
+            upcoming = asyncio.ensure_future(_next_event(changes))
+    finally:
+        ending.cancel()
+        upcoming.cancel()
+        await asyncio.wait({upcoming})
+        await changes.aclose()
+
+
+def _event(name: str, detail: str) -> bytes:
+    return f"event: {name}\ndata: {detail.splitlines()[0]}\n\n".encode()
+
+
+async def _next_event(changes: AsyncGenerator[ServerEvent, None]) -> ServerEvent | None:
+    return await anext(changes, None)
