@@ -120,10 +120,6 @@ def _add_actions(router: APIRouter, service: ServersService, authenticate: Authe
         identity.require_write(owner)
         return await asking.sleep(service.worker(owner, project), body)
 
-    for path in ("start", "stop", "restart", "sleep"):
-        endpoint = {"start": start, "stop": stop, "restart": restart, "sleep": sleep}[path]
-        router.add_api_route(f"{ONE}/{path}/", endpoint, methods=["POST"], include_in_schema=False)
-
 
 def _add_reading(router: APIRouter, service: ServersService, authenticate: Authenticate) -> None:
     who = Depends(dependency(authenticate))
