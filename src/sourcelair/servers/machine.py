@@ -158,8 +158,10 @@ def gone(record: ServerRecord, ended: Exit, log: list[str], now: float) -> Serve
         started = instance.awake_at is not None
         if not started or now - (instance.awake_at or now) < SHORTLY:
             failures = record.failures + 1
+            # One that had been awake is woken by the next visit: only when it happens again is it held back.
+            pause = backoff(failures - started)
             changes |= {
-                "failures": failures, "retry_at": now + backoff(failures), "failure": ended.reason, "failure_log": log,
+                "failures": failures, "retry_at": now + pause, "failure": ended.reason, "failure_log": log,
             }  # fmt: skip
             if not started:
                 changes["state"] = "failed"

@@ -103,7 +103,6 @@ async def _start(worker: Worker, queued: float) -> None:
     except Unavailable as error:
         reason = error.detail
         await worker.update(lambda record: machine.start_failed(record, reason, [], context.clock()))
-        _failed(worker)
         return
     try:
         await worker.update(
@@ -242,7 +241,6 @@ async def _end(worker: Worker, status: ExitStatus, failure: str | None) -> None:
     )
     lines = await last_lines(worker) if failure or by_itself else []
     port = PortRecord(instance=instance.id, withdrawn=context.publisher.revision(worker.hosts))
-    failures = record.failures
 
     def end(record: ServerRecord) -> ServerRecord:
         if failure is not None and not worker.stop_asked:
@@ -254,14 +252,6 @@ async def _end(worker: Worker, status: ExitStatus, failure: str | None) -> None:
     worker.forget_instance()
     context.ports.withdrawn(instance.port, port)
     context.spawn(_release(worker, instance, port), name=f"port {instance.port}")
-    if worker.record.failures > failures:
-        _failed(worker)
-
-
-def _failed(worker: Worker) -> None:
-    worker.failed_starts += 1
-    log.warning("start_failed", server=worker.record.name, reason=worker.record.failure)
-    worker.notify()
 
 
 async def _release(worker: Worker, instance: InstanceRecord, port: PortRecord) -> None:

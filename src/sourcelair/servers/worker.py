@@ -109,6 +109,9 @@ class Worker:
                 [Compare(key, self.revision)], [Put(key, encode(record)), *also]
             )
             before, self.record = self.record, record
+            if record.state == "failed" and record.failures > before.failures:  # before anybody who waits looks again
+                self.failed_starts += 1
+                log.warning("start_failed", server=record.name, reason=record.failure)
             if record.state != before.state:
                 log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
         self.notify()

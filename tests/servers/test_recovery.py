@@ -1,0 +1,151 @@
+"""The control plane is killed, and comes back: nothing lost, nothing started twice, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from tests.servers.world import Life, World, error_of
+
+from sourcelair.client.ceryx import Route, RouteWrite
+from sourcelair.client.servers import SleepRequest, StartRequest
+from sourcelair.servers.drivers.mock import Script
+
+pytestmark = pytest.mark.anyio
+
+HOST = "blog--demo.localhost"
+VISIT = StartRequest(cause="visit")
+
+
+async def test_what_runs_is_adopted(world: World) -> None:
+    async with world.up() as life:
+        await life.create()
+        before = await life.client.start("demo", "blog", VISIT, wait=5)
+    async with world.up() as life:
+        await life.service.context.ready.wait()
+        after = await life.client.start("demo", "blog", VISIT, wait=5)
+        assert before.instance and after.instance and before.instance.id == after.instance.id
+        assert world.driver.count("start") == 0
+        route = await world.ceryx.get_route(HOST)
+        assert route.target is not None
+        assert route.revision > (before.route_revision or 0), "every route is written once after a restart"
+        await life.client.stop("demo", "blog", wait=5)
+        assert await world.driver.find_all() == []
+
+
+async def test_what_ended_meanwhile_sleeps(world: World) -> None:
+    async with world.up() as life:
+        await life.create()
+        server = await life.client.start("demo", "blog", VISIT, wait=5)
+        assert server.instance is not None
+    world.driver.end(server.instance.id)
+    async with world.up() as life:
+        await life.until("asleep")
+        assert (await world.ceryx.get_route(HOST)).target is None
+        assert (await life.client.start("demo", "blog", StartRequest(), wait=5)).state == "awake"
+
+
+@pytest.mark.parametrize("point", ["start", "claimed", "started"])
+async def test_killed_while_it_starts_one(world: World, point: str) -> None:
+    """At every point of a start: afterwards there is one instance at most, and a visit finds it awake."""
+    async with AsyncExitStack() as stack:
+        life = await stack.enter_async_context(world.up())
+        await life.create()
+        gate = world.driver.block(point)  # type: ignore[arg-type]
+        visit = asyncio.ensure_future(life.client.start("demo", "blog", VISIT, wait=0.01))
+        await gate.reached.wait()
+        await visit
+        started = world.driver.count("start")
+    async with world.up() as life:
+        server = await life.client.start("demo", "blog", VISIT, wait=5)
+        assert server.state == "awake"
+        gate.release()  # what the dead control plane had on its way
+        found = await world.driver.find_all()
+        assert server.instance is not None
+        assert [one.instance for one in found] == [server.instance.id]
+        assert started == 1
+
+
+async def test_killed_in_an_idle_drain_it_is_published_again(world: World) -> None:
+    async with world.up() as life:
+        await life.create()
+        server = await life.client.start("demo", "blog", VISIT, wait=5)
+        assert server.instance is not None
+        await world.ceryx.register_node("quiet")
+        request = SleepRequest(instance=server.instance.id, totals=[])
+        sleeping = asyncio.ensure_future(life.client.sleep("demo", "blog", request))
+        await life.until("draining")
+    await asyncio.wait([sleeping])
+    sleeping.exception()
+    async with world.up() as life:
+        again = await life.until("awake")
+        assert again.instance is not None and again.instance.id == server.instance.id
+        assert (await world.ceryx.get_route(HOST)).target is not None
+
+
+async def test_killed_in_an_explicit_stop_it_goes_on(world: World) -> None:
+    async with world.up() as life:
+        await life.create()
+        await life.client.start("demo", "blog", VISIT, wait=5)
+        gate = world.driver.block("stop")
+        stopping = asyncio.ensure_future(life.client.stop("demo", "blog", wait=5))
+        await gate.reached.wait()
+        stopping.cancel()
+    async with world.up() as life:
+        await life.until("asleep")
+        assert await world.driver.find_all() == []
+
+
+async def test_instances_that_no_record_names_are_ended(world: World) -> None:
+    async with world.up() as life:
+        await life.create()
+        await life.client.start("demo", "blog", VISIT, wait=5)
+    (world.directory / "servers.db").unlink()
+    for rest in world.directory.glob("servers.db-*"):
+        rest.unlink()
+    async with world.up() as life:
+        await life.service.context.ready.wait()
+        assert await world.driver.find_all() == []
+        assert await error_of(world.ceryx.get_route(HOST)), "its route is gone too"
+
+
+async def test_a_late_write_of_the_dead_lands_as_nothing(world: World) -> None:
+    async with world.up() as life:
+        await life.create()
+        await life.client.start("demo", "blog", VISIT, wait=5)
+        old = await world.ceryx.get_route(HOST)
+    async with world.up() as life:
+        await life.service.context.ready.wait()
+        await life.client.stop("demo", "blog", wait=5)
+        late = RouteWrite(source=HOST, route=Route(source=HOST, target=old.target), expect=old.revision)
+        assert await error_of(world.ceryx.batch([late], managed_by="sourcelair-api"))
+        assert (await world.ceryx.get_route(HOST)).target is None
+
+
+async def test_ports_stay_in_quarantine(world: World) -> None:
+    async with world.up() as life:
+        await life.create(spec={"sleep": {"drain_timeout": 0}})
+        await world.ceryx.register_node("quiet")
+        server = await life.client.start("demo", "blog", VISIT, wait=5)
+        await life.client.stop("demo", "blog", wait=5)
+        assert server.instance is not None
+    async with world.up() as life:
+        await life.service.context.ready.wait()
+        assert server.instance.port in life.service.context.ports._taken
+        await world.ceryx.remove_node("quiet")
+        await _until_free(life, server.instance.port or 0)
+
+
+async def _until_free(life: Life, port: int) -> None:
+    while port in life.service.context.ports._taken:
+        await asyncio.sleep(0.01)
+
+
+async def test_servers_that_were_waiting_for_a_start_are_started(world: World) -> None:
+    async with world.up() as life:
+        await life.create(always_on=True, script=Script(serves=True, start_delay=30))
+        await life.until("starting")
+    world.script("demo", "blog", Script(serves=True))
+    async with world.up() as life:
+        await life.until("awake")
