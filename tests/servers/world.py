@@ -146,11 +146,11 @@ class Life:
 
 
 @asynccontextmanager
-async def a_world(directory: Path, **settings: Any) -> AsyncIterator[World]:
+async def a_world(directory: Path, *, node_lease: float = 10.0, **settings: Any) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         store = await open_store(directory / "ceryx.db")
         stack.push_async_callback(store.close)
-        plain = Settings(data_dir=directory, served_wait=0.0)
+        plain = Settings(data_dir=directory, served_wait=0.0, node_lease=node_lease)
         service = await stack.enter_async_context(CeryxService(store, plain))
         app = FastAPI()
         install_error_handlers(app)

@@ -39,7 +39,7 @@ async def start(worker: Worker, request: StartRequest, wait: float) -> Server:
             if not asked_again and _is_refused(record, request):
                 asked_again = worker.relisten = True
                 worker.notify()
-            elif not worker.relisten:
+            elif worker.recovered and not worker.relisten:
                 return worker.show()
         elif worker.failed_starts > failed_before:
             raise _failure(record)

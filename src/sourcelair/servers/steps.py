@@ -29,6 +29,7 @@ async def take(worker: Worker) -> None:
     if not worker.recovered:
         await recover(worker)
         worker.recovered = True
+        worker.notify()
         return
     match worker.record.state:
         case "starting":
