@@ -1,0 +1,10 @@
+"""What Hemera counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter
+
+from sourcelair.telemetry import METRICS
+
+WAKES = Counter("lair_wakes", "Wakes by outcome.", ["outcome"], registry=METRICS)
+SLEEPS = Counter("lair_sleeps", "Idle stops that were asked for, by outcome.", ["outcome"], registry=METRICS)
