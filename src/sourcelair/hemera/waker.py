@@ -103,7 +103,7 @@ class Waker:
         except Unavailable as error:
             if error.extra.get("state") != "failed":
                 return Outcome(202, "starting", retry_after=1)  # the API itself is just starting
-            extra = {key: error.extra[key] for key in ("log", "retry_at") if key in error.extra}
+            extra: dict[str, Any] = {key: error.extra.get(key) for key in ("log", "retry_at")}
             return Outcome(503, "failed", detail=error.detail, retry_after=5, extra=extra)
         except LairError as error:
             _log.warning("start_not_answered", server=f"{server.owner}/{server.project}", error=error.detail)

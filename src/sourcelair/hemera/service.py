@@ -1,0 +1,59 @@
+"""Hemera without HTTP: who is awake, waking, sleeping, and what visitors are told meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sourcelair.client.ceryx import CeryxClient
+from sourcelair.client.servers import ServersClient
+from sourcelair.hemera.directory import Directory
+from sourcelair.hemera.sleeper import Sleeper
+from sourcelair.hemera.waker import Waker
+from sourcelair.settings import Settings
+
+T = TypeVar("T")
+
+
+class HemeraService:
+    """Hemera's own work.
+
+    Args:
+        settings: `idle_timeout` and `max_starting` are read.
+        servers: the SourceLair API; it need not answer yet.
+        ceryx: Ceryx; it need not answer yet.
+    """
+
+    def __init__(self, settings: Settings, servers: ServersClient, ceryx: CeryxClient) -> None:
+        self.directory = Directory(servers)
+        self.waker = Waker(servers, self.directory, settings.max_starting, self._spawn)
+        self.sleeper = Sleeper(servers, ceryx, self.directory, settings.idle_timeout)
+        self.closing = asyncio.Event()
+        """Set once the service closes: every stream ends then."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self._group = await asyncio.TaskGroup().__aenter__()
+        self._spawn(self.directory.follow())
+        self._spawn(self.sleeper.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closing.set()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._group is not None:
+            await self._group.__aexit__(None, None, None)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        if self._group is None:
+            raise RuntimeError("Hemera was not started")
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
