@@ -108,15 +108,16 @@ class Directory:
         self._by_name[name] = server
         for host in server.hosts:
             self._by_host[host] = name
-        self._notify()
+        self.notify()
 
     def _drop(self, name: Name) -> None:
         server = self._by_name.pop(name, None)
         for host in server.hosts if server else []:
             if self._by_host.get(host) == name:
                 del self._by_host[host]
-        self._notify()
+        self.notify()
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Make everybody look again who waits."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

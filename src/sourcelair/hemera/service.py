@@ -45,6 +45,7 @@ class HemeraService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
+        self.directory.notify()
         for task in list(self._tasks):
             task.cancel()
         if self._group is not None:
