@@ -60,6 +60,8 @@ class Lair:
     def __init__(self, directory: Path, env: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.data_dir = directory / "data"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "lair.toml").touch()
         self._base, self._claim = _claim_ports()
         self.port = self._base
         self.api_port = self._base + 1
