@@ -141,7 +141,7 @@ class Life:
         """Wait until the server is in that state."""
         worker = self.service.worker(owner, project)
         while worker.record.state != state:
-            await worker.change(float("inf"))
+            await worker.change()
         return worker.show()
 
 

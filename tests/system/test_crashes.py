@@ -54,7 +54,7 @@ async def test_a_control_plane_that_dies_during_a_start_starts_nothing_twice(
     lair.kill9()
     await asyncio.to_thread(lair.start)
     answers = await asyncio.gather(*waiting)
-    assert [answer.status for answer in answers] == [200] * 5
+    assert [answer.status for answer in answers] == [200] * 5, answers[0]
     assert app.requests() == {str(number): 1 for number in range(5)}
     server = await app.until("awake")
     assert server.instance is not None
@@ -67,6 +67,10 @@ async def test_a_project_server_that_is_killed_is_woken_by_the_next_visit(site: 
     app = await site.identity("crash", "project", tmp_path)
     pid = (await app.fetch("/")).json()["pid"]
     os.kill(pid, signal.SIGKILL)
+    # What is written to a connection that just breaks is never sent twice: a POST in that very moment gets a 502.
+    await gone([pid])
+    while (await app.server()).instance is not None:
+        await asyncio.sleep(0.01)
     answer = await app.fetch("/", method="POST", body=b"again", headers={"X-Request": "again"})
     assert answer.status == 200
     assert answer.json()["pid"] != pid

@@ -230,8 +230,12 @@ class Nodes:
         return result
 
     def _floor(self) -> int | None:
-        """Return the revision that every live node serves; None where no node is live."""
-        return min((node.serves for node in self._nodes.values() if node.live), default=None)
+        """Return the revision that every live node serves; None where no node is live.
+
+        One that has not reported since this service began serves nothing that could be waited for.
+        """
+        serving = (node.serves for node in self._nodes.values() if node.live and node.generation is not None)
+        return min(serving, default=None)
 
     def _release(self) -> None:
         floor = self._floor()

@@ -45,14 +45,18 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
     @router.post("/wake", responses={200: {"model": WakeResult}}, response_class=Response)
     async def wake(body: WakeRequest, _: Annotated[Identity, Depends(node)]) -> Response:
         """Wake the server of a host: 200 it is ready, 202 it is still starting, 403 it may not, 404, 503 it failed."""
+        if not service.started:
+            return _answer(Outcome(202, "starting", retry_after=1))
         return _answer(await service.waker.wake(body.model_copy(update={"source": _host(body.source)})))
 
     @router.get("/page", response_class=HTMLResponse)
     async def page(source: str, _: Annotated[Identity, Depends(node)], path: str = "/") -> Response:
         """Return the page for a visitor of a host: waiting, failed, switched off."""
         host = _host(source)
-        server = await _find(service, host)
-        html, state, retry = pages.render(server, host)
+        try:
+            html, state, retry = pages.render(await service.directory.find(host), host)
+        except LairError:  # nobody knows yet: a page that comes again
+            html, state, retry = pages.render(None, host, state="starting")
         headers = {"Lair-State": state, "Retry-After": str(retry), "Cache-Control": "no-store"}
         return HTMLResponse(html, status_code=503, headers=headers)
 
@@ -72,10 +76,6 @@ def _host(source: str) -> str:
     if not source:
         raise InvalidInput("Lair-Source: the host is missing.")
     return normalise_host(source)
-
-
-async def _find(service: HemeraService, host: str) -> Server | None:
-    return await service.directory.find(host)
 
 
 def _answer(outcome: Outcome) -> Response:

@@ -35,6 +35,11 @@ class HemeraService:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._group: asyncio.TaskGroup | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether it can wake anything by now."""
+        return self._group is not None
+
     async def __aenter__(self) -> Self:
         self._group = await asyncio.TaskGroup().__aenter__()
         self._spawn(self.directory.follow())

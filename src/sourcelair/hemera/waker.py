@@ -61,10 +61,12 @@ class Waker:
     async def wake(self, request: WakeRequest) -> Outcome:
         """Wake the server of a host; the answer comes when it is awake, or after `LONGEST_POLL` seconds.
 
-        Raises:
-            Unreachable: the SourceLair API does not answer.
+        Where the SourceLair API does not answer it is 502, never 503: that would mean that the start failed.
         """
-        server = await self._directory.find(request.source)
+        try:
+            server = await self._directory.find(request.source)
+        except LairError as error:
+            return Outcome(502, "starting", detail=error.detail)
         if server is None:
             return Outcome(404, "unknown-host", detail=f"No server answers at {request.source}.")
         failed = (request.instance, request.revision) if request.reason == "unreachable" else (None, None)

@@ -185,6 +185,12 @@ def start_failed(record: ServerRecord, reason: str, log: list[str], now: float) 
     )  # fmt: skip
 
 
+def not_its_fault(record: ServerRecord, reason: str, now: float) -> ServerRecord:
+    """This machine could not start it, whatever it is: tried again soon, and its back-off does not grow."""
+    failed = start_failed(record, reason, [], now)
+    return failed.model_copy(update={"failures": record.failures, "retry_at": now + FIRST_BACKOFF})
+
+
 def _down(record: ServerRecord) -> str:
     return "asleep" if record.desired == "awake" else record.desired
 

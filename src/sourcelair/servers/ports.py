@@ -50,6 +50,7 @@ class Ports:
         self._cooldown = cooldown
         self._next = random.randint(first, last)  # noqa: S311 - spreads, and hides nothing
         self._taken: dict[int, PortRecord] = {}
+        self._freed = asyncio.Event()
 
     async def load(self) -> dict[int, PortRecord]:
         """Read all records, and return them by port."""
@@ -79,9 +80,29 @@ class Ports:
             retry_after=5,
         )
 
+    async def take_when_free(self, instance: str, timeout: float) -> tuple[int, PortRecord]:
+        """Return what `take` does, as soon as there is a free port.
+
+        Raises:
+            Unavailable: there was none for `timeout` seconds.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            freed = self._freed
+            try:
+                return self.take(instance)
+            except Unavailable as error:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await freed.wait()
+                except TimeoutError:
+                    raise error from None
+
     def give_back(self, port: int) -> None:
-        """Undo `take`: its record was not stored."""
+        """Make a port free: its record is not stored (any more)."""
         self._taken.pop(port, None)
+        freed, self._freed = self._freed, asyncio.Event()
+        freed.set()
 
     def withdrawn(self, port: int, record: PortRecord) -> None:
         """Take in that the record was stored with a withdrawal."""
@@ -103,7 +124,7 @@ class Ports:
             await asyncio.sleep(pause)
         await asyncio.sleep(self._cooldown)
         await self._store.delete(port_key(port))
-        self._taken.pop(port, None)
+        self.give_back(port)
 
 
 def _is_free(port: int) -> bool:

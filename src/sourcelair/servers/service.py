@@ -62,6 +62,8 @@ class ServersService:
         self._writing = asyncio.Lock()
         self.closing = asyncio.Event()
         """Set once the service closes: every stream ends then."""
+        self.recovered = asyncio.Event()
+        """Set once every route says what is true now: before that, Ceryx may name targets of an earlier boot."""
         self.context = Context(
             store=store,
             settings=settings,
@@ -153,6 +155,10 @@ class ServersService:
             if worker.record.always_on and worker.record.enabled and worker.record.desired == "awake":
                 await worker.update(lambda record: machine.want_awake(record, "always on", now))
             worker.poke()
+        for worker in list(self._workers.values()):
+            while not worker.recovered and not worker.removed:
+                await worker.change()
+        self.recovered.set()
 
     async def _rotate(self) -> None:
         while True:

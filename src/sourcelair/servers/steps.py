@@ -20,6 +20,9 @@ from sourcelair.store.base import Delete, Put
 FAILURE_LINES = 20
 """Lines of the log that are kept with a failure."""
 
+PORT_TIMEOUT = 15.0
+"""Seconds that a start waits for a free port."""
+
 MOST_OF_A_LINE = 500
 """Characters of each of them."""
 
@@ -100,10 +103,15 @@ def _ms_since(start: float) -> float:
 async def _start(worker: Worker, queued: float) -> None:
     context, name = worker.context, f"i{secrets.token_hex(8)}"
     try:
-        port, port_record = context.ports.take(name)
+        port, port_record = await worker.race(
+            context.ports.take_when_free(name, PORT_TIMEOUT),
+            lambda: not machine.may_start(worker.record, context.clock()),
+        )
+    except Interrupted:
+        return
     except Unavailable as error:
         reason = error.detail
-        await worker.update(lambda record: machine.start_failed(record, reason, [], context.clock()))
+        await worker.update(lambda record: machine.not_its_fault(record, reason, context.clock()))
         return
     try:
         await worker.update(

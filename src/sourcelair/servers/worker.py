@@ -109,7 +109,7 @@ class Worker:
                 [Compare(key, self.revision)], [Put(key, encode(record)), *also]
             )
             before, self.record = self.record, record
-            if record.state == "failed" and record.failures > before.failures:  # before anybody who waits looks again
+            if record.state == "failed" != before.state:  # before anybody who waits looks again
                 self.failed_starts += 1
                 log.warning("start_failed", server=record.name, reason=record.failure)
             if record.state != before.state:
@@ -124,8 +124,8 @@ class Worker:
         changed.set()
         self.poke()
 
-    async def change(self, deadline: float) -> bool:
-        """Wait until something changes. Returns False at the deadline (of the loop's clock)."""
+    async def change(self, deadline: float | None = None) -> bool:
+        """Wait until something changes. Returns False at the deadline (of the loop's clock), if there is one."""
         changed = self._changed
         try:
             async with asyncio.timeout_at(deadline):

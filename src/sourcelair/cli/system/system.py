@@ -118,10 +118,8 @@ class System:
             create_servers_router(parts.servers, authenticate),
             dependencies=[gate("The SourceLair API", lambda: "servers" in self._open)],
         )
-        app.include_router(
-            create_hemera_router(parts.hemera, authenticate),
-            dependencies=[gate("Hemera", lambda: "hemera" in self._open)],
-        )
+        # No gate here: to a proxy node a 503 means that a start failed. Hemera itself says "not yet".
+        app.include_router(create_hemera_router(parts.hemera, authenticate))
         app.include_router(create_tokens_router(parts.registry))
         app.include_router(monitoring_router(authenticate, self.readiness, lambda: self.stop(everything=True)))
 
@@ -139,7 +137,7 @@ class System:
                     self.say("Starting NGINX" if engine.pid is None else f"NGINX runs already (process {engine.pid})")
                     proxy = [
                         tasks.create_task(engine.run(), name="nginx"),
-                        tasks.create_task(parts.agent.run(), name="agent"),
+                        tasks.create_task(_run_agent(parts), name="agent"),
                     ]
                     self.say("Starting the services")
                     for name, service in (("servers", parts.servers), ("hemera", parts.hemera)):
@@ -181,6 +179,12 @@ class System:
                 )
             await asyncio.sleep(LOOK_AGAIN)
         return False
+
+
+async def _run_agent(parts: Parts) -> None:
+    """Run the agent once the routes are true: after a reboot the store still names targets that are somebody else's."""
+    await parts.servers.recovered.wait()
+    await parts.agent.run()
 
 
 async def _accepts(address: str) -> bool:

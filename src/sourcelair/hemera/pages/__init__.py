@@ -44,13 +44,18 @@ def stage_of(server: Server) -> str:
     return "Waiting for its turn"
 
 
-def render(server: Server | None, host: str) -> tuple[str, str, int]:
+def render(server: Server | None, host: str, state: str | None = None) -> tuple[str, str, int]:
     """Return the page for a host.
+
+    Args:
+        server: that answers there, None where there is none.
+        host: as the visitor gave it.
+        state: what is told; by default what `state_of` the server is.
 
     Returns:
         the HTML, the state that it tells, and the seconds after which to ask again.
     """
-    state = state_of(server)
+    state = state or state_of(server)
     retry = REFRESH
     if state == "failed" and server is not None:
         retry = max(REFRESH, round((server.retry_at or 0) - time.time()) + 1)
@@ -60,7 +65,7 @@ def render(server: Server | None, host: str) -> tuple[str, str, int]:
         state=state,
         host=host,
         retry=retry,
-        stage=stage_of(server) if server else "",
+        stage=stage_of(server) if server else "Looking for it",
         reason=server.failure if server else None,
         log=server.failure_log if server else [],
     )
