@@ -39,7 +39,7 @@ def lair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lair]:
 def freezable(lair: Lair, who: str) -> list[int]:
     """Return the processes that are to be frozen."""
     assert lair.up is not None
-    return {"nobody": [], "worker": workers(lair)[:1], "control plane": [lair.up.pid]}[who]
+    return {"nobody": [], "worker": workers(lair)[:1], "control-plane": [lair.up.pid]}[who]
 
 
 async def visit_all(apps: list[App], tag: str, wrong: list[str]) -> None:
@@ -55,10 +55,10 @@ async def visit_all(apps: list[App], tag: str, wrong: list[str]) -> None:
     await asyncio.gather(*(one(app) for app in apps))
 
 
-@pytest.mark.parametrize("who", ["nobody", "worker", "control plane"])
+@pytest.mark.parametrize("who", ["nobody", "worker", "control-plane"])
 async def test_recycled_ports_never_lead_to_another_owner(site: Site, lair: Lair, tmp_path: Path, who: str) -> None:
     """Stops and starts of two owners' servers on few ports, with a part frozen in between: no answer is another's."""
-    apps = [await site.identity(f"{owner}-{who.replace(' ', '-')}", "recycled", tmp_path) for owner in ("ann", "bob")]
+    apps = [await site.identity(f"{owner}-{who}", "recycled", tmp_path) for owner in ("ann", "bob")]
     wrong: list[str] = []
     done = asyncio.Event()
 

@@ -39,6 +39,8 @@ class NodeState:
     routes: int | None = None
     capacity: int | None = None
     loaded: bool = False
+    recalled: bool = False
+    """Known from the store only: it has not said a word since this service began."""
     counts: NodeCounts = field(default_factory=NodeCounts)
 
     @property
@@ -72,7 +74,7 @@ class Nodes:
         page = await self._store.list(NODES)
         for entry in page.entries:
             record_of(entry)
-            self._add(entry.key.removeprefix(NODES), entry.create_revision)
+            self._add(entry.key.removeprefix(NODES), entry.create_revision).recalled = True
 
     def _add(self, name: str, revision: int) -> NodeState:
         node = self._nodes[name] = NodeState(name, revision, self._clock())
@@ -174,6 +176,7 @@ class Nodes:
 
     def _hear(self, node: NodeState) -> None:
         node.heard = self._clock()
+        node.recalled = False
         if not node.live:
             node.live = True
             _log.info("node_live_again", node=node.name)
@@ -232,10 +235,9 @@ class Nodes:
     def _floor(self) -> int | None:
         """Return the revision that every live node serves; None where no node is live.
 
-        One that has not reported since this service began serves nothing that could be waited for.
+        One that has said nothing since this service began is not waited for: it may be gone.
         """
-        serving = (node.serves for node in self._nodes.values() if node.live and node.generation is not None)
-        return min(serving, default=None)
+        return min((node.serves for node in self._nodes.values() if node.live and not node.recalled), default=None)
 
     def _release(self) -> None:
         floor = self._floor()
