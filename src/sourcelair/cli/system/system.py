@@ -22,7 +22,10 @@ from sourcelair.cli.system.leftovers import stop_instances
 from sourcelair.errors import LairError
 from sourcelair.hemera.http import create_router as create_hemera_router
 from sourcelair.servers.http import create_router as create_servers_router
-from sourcelair.settings import Settings, split_address
+from sourcelair.settings import TEST_PREFIX, Settings, split_address
+
+STALL = f"{TEST_PREFIX}STALL"
+"""Variable for tests: seconds that a worker may spend between looking a host up and counting the request."""
 
 LOOK_AGAIN = 0.02
 """Seconds between looks at whether everything has come up; nothing tells us."""
@@ -103,7 +106,8 @@ class System:
         settings, directory = self.settings, self.directory
         listening = bind(settings.api_listen, "api_listen")
         stack.callback(listening.close)
-        engine = self._engine = NginxEngine(settings, directory.path / "nginx")
+        stall = float(os.environ.get(STALL) or 0.0)
+        engine = self._engine = NginxEngine(settings, directory.path / "nginx", stall=stall)
         if engine.pid is None:
             check_free(settings.listen, "listen")
 
