@@ -3,6 +3,7 @@
 
 local changes = require "lair.changes"
 local json = require "lair.json"
+local routes = require "lair.routes"
 local wakers = require "lair.wakers"
 local workers = require "lair.workers"
 
@@ -44,11 +45,20 @@ function _M.outcome(host)
     return unpacked[host]
 end
 
+local function is_live(host)
+    local value = routes.find(host)
+    return value ~= nil and routes.parse(value).kind == "L"
+end
+
 local function settle(host, started, answer)
     local now = ngx.now()
     local pause
     if answer.code == 202 then
         pause = STARTING_PAUSE - (now - started)
+    elseif answer.code == 200 and is_live(host) then
+        -- It was woken: the next call is another story, and no try of this one.
+        shared:delete("tries:" .. host)
+        pause = 0
     else
         local tries = shared:incr("tries:" .. host, 1, 0, REMEMBER_TRIES) or 1
         pause = math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (tries - 1))
