@@ -14,7 +14,7 @@ from tests.protocol.test_protocol import QUICK
 
 FIND = settings(
     QUICK,
-    max_examples=1500,
+    max_examples=8000,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

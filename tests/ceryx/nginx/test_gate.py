@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -334,6 +335,9 @@ async def test_a_waker_that_says_ready_about_the_same_instance_is_believed(
     server = await serve()
     port = server.port
     await server.stop()
+    holder = socket.socket()  # keeps others off the port, and listens to nobody
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", port))
 
     async def mend(_: dict[str, Any]) -> bytes:
         await serve(server, port)
@@ -341,7 +345,8 @@ async def test_a_waker_that_says_ready_about_the_same_instance_is_believed(
 
     waker.on_wake = mend
     await proxy.live(HOST, server, "i-1", waker=waker.url)
-    assert (await proxy.request(HOST)).status == 200
+    with holder:
+        assert (await proxy.request(HOST)).status == 200
 
 
 async def test_resets_never_start_anything(proxy: Proxy, waker: Waker, serve: Serve) -> None:
