@@ -58,7 +58,7 @@ local function settle(host, started, answer)
     elseif answer.code == 200 and is_live(host) then
         -- It was woken: the next call is another story, and no try of this one.
         shared:delete("tries:" .. host)
-        pause = 0
+        pause = FIRST_PAUSE
     else
         local tries = shared:incr("tries:" .. host, 1, 0, REMEMBER_TRIES) or 1
         pause = math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (tries - 1))
