@@ -1,0 +1,132 @@
+"""Hemera beside a real SourceLair API whose instances a script makes: the waker contract, pages, progress, sleep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from tests.servers.world import Life, a_world, authenticate
+
+from sourcelair.client.servers import ServersClient
+from sourcelair.errors import install_error_handlers
+from sourcelair.hemera.http import create_router
+from sourcelair.hemera.service import HemeraService
+from sourcelair.servers.drivers.base import ExitStatus
+from sourcelair.servers.drivers.mock import Script
+
+pytestmark = pytest.mark.anyio
+
+HOST = "blog--demo.localhost"
+
+
+class Hemera:
+    """Hemera as a proxy node sees it, and the API behind it."""
+
+    def __init__(self, life: Life, service: HemeraService) -> None:
+        self.life = life
+        self.service = service
+        app = FastAPI()
+        install_error_handlers(app)
+        app.include_router(create_router(service, authenticate))
+        self.http = httpx.AsyncClient(
+            base_url="http://hemera.test",
+            transport=httpx.ASGITransport(app),
+            headers={"Authorization": "Bearer waker"},
+            timeout=30,
+        )
+
+    async def wake(self, host: str = HOST, **changes: object) -> httpx.Response:
+        return await self.http.post("/waker/wake", json={"source": host, "node": "n1", **changes})
+
+    async def page(self, host: str = HOST) -> httpx.Response:
+        return await self.http.get("/waker/page", params={"source": host, "path": "/"})
+
+
+@pytest.fixture
+async def hemera(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hemera]:
+    async with a_world(tmp_path_factory.mktemp("world"), max_starting=2) as world, world.up() as life:
+        # Streams don't end in an ASGI transport: the list is asked for where a host is not known.
+        transport = httpx.ASGITransport(life.app)
+        async with ServersClient("http://servers.test", "service", transport=transport) as servers:
+            service = HemeraService(world.settings, servers, world.ceryx)
+            async with service:
+                hemera = Hemera(life, service)
+                yield hemera
+                await hemera.http.aclose()
+
+
+async def test_five_hundred_wakes_are_one_start(hemera: Hemera) -> None:
+    await hemera.life.create(script=Script(serves=True, listen_after=0.05))
+    answers = await asyncio.gather(*(hemera.wake() for _ in range(500)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["instance"] for answer in answers}) == 1
+    assert hemera.life.world.driver.count("start") == 1
+    route = await hemera.life.world.ceryx.get_route(HOST)
+    assert answers[0].json() == {"instance": route.instance, "revision": route.revision}
+
+
+async def test_an_unknown_host(hemera: Hemera) -> None:
+    answer = await hemera.wake("nobody--demo.localhost")
+    assert answer.status_code == 404
+    assert answer.headers["lair-state"] == "unknown-host"
+
+
+async def test_a_disabled_server_wakes_for_nobody(hemera: Hemera) -> None:
+    await hemera.life.create(enabled=False)
+    answer = await hemera.wake()
+    assert answer.status_code == 403
+    assert answer.headers["lair-state"] == "disabled"
+    page = await hemera.page()
+    assert page.headers["lair-state"] == "disabled"
+    assert "switched off" in page.text
+
+
+async def test_a_failed_start_shows_why_and_injects_nothing(hemera: Hemera) -> None:
+    output = b"<script>alert(1)</script>\n"
+    await hemera.life.create(
+        script=Script(listens=False, output=output, exit_after=0.01, exit_status=ExitStatus(code=3))
+    )
+    answer = await hemera.wake()
+    assert answer.status_code == 503
+    assert answer.headers["lair-state"] == "failed"
+    assert answer.json()["log"] == ["<script>alert(1)</script>"]
+    page = await hemera.page()
+    assert page.status_code == 503
+    hemera.service.directory._by_name.clear()
+    page = await hemera.page()
+    assert "code 3" in page.text
+    assert "&lt;script&gt;alert(1)" in page.text
+    assert "<script>alert" not in page.text
+
+
+async def test_the_page_is_small_and_not_kept(hemera: Hemera) -> None:
+    await hemera.life.create()
+    page = await hemera.page()
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["content-type"].startswith("text/html")
+    assert len(page.content) < 15_000
+    assert 'http-equiv="refresh"' in page.text
+
+
+async def test_only_nodes_ask(hemera: Hemera) -> None:
+    answer = await hemera.http.post("/waker/wake", json={}, headers={"Authorization": "Bearer owner-demo"})
+    assert answer.status_code == 403
+    answer = await hemera.http.post("/waker/wake", json={}, headers={"Authorization": "Bearer nonsense"})
+    assert answer.status_code == 401
+
+
+async def test_an_api_that_is_down_is_no_failed_start(hemera: Hemera) -> None:
+    await hemera.life.create()
+
+    async def down(**_: object) -> None:
+        from sourcelair.errors import Unreachable
+
+        raise Unreachable("nobody answers")
+
+    hemera.service.directory._servers.list = down  # type: ignore[method-assign,assignment]
+    assert (await hemera.wake("other--demo.localhost")).status_code == 502
+    page = await hemera.page("other--demo.localhost")
+    assert page.headers["lair-state"] == "starting"
