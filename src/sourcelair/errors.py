@@ -178,7 +178,10 @@ _MAX_ERRORS = 5
 
 def _describe(error: Mapping[str, Any]) -> str:
     """One validation error of pydantic as `field: what is wrong`, without echoing the input."""
-    where = ".".join(_field(part) for part in error["loc"] if part not in {"body", "query", "path"})
+    location = error["loc"]
+    if location and location[0] in {"body", "query", "path", "header"}:
+        location = location[1:]
+    where = ".".join(_field(part) for part in location)
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 

@@ -57,11 +57,13 @@ def create_router(registry: TokenRegistry) -> APIRouter:
             raise Forbidden("Only an administrator's token may list, make and revoke tokens.")
         return identity
 
+    @router.get("/api/tokens", include_in_schema=False)
     @router.get("/api/tokens/")
     async def list_tokens(_: Annotated[Identity, Depends(administrator)]) -> list[dict[str, Any]]:
         """List all tokens; the tokens themselves are not kept, only their hashes."""
         return [asdict(record) for record in registry.list()]
 
+    @router.post("/api/tokens", include_in_schema=False, status_code=201)
     @router.post("/api/tokens/", status_code=201)
     async def create_token(
         body: TokenInput, response: Response, _: Annotated[Identity, Depends(administrator)]
@@ -73,6 +75,7 @@ def create_router(registry: TokenRegistry) -> APIRouter:
         token, record = await registry.create(body.kind, owner=body.owner, note=body.note)
         return {**asdict(record), "token": token}
 
+    @router.delete("/api/tokens/{token_id}", include_in_schema=False, status_code=204)
     @router.delete("/api/tokens/{token_id}/", status_code=204)
     async def revoke_token(token_id: str, identity: Annotated[Identity, Depends(administrator)]) -> None:
         """Revoke a token; the one that asks can't revoke itself."""

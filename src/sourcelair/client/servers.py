@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ from sourcelair.client.http import ApiClient
 
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
 Desired = Literal["awake", "asleep", "disabled"]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Readiness(BaseModel):
@@ -21,8 +22,8 @@ class Readiness(BaseModel):
 
     path: str = Field("/", pattern=r"^/[^\s]*$", max_length=2000, description="Path that is asked for.")
     status: list[int] | None = Field(None, description="Statuses that mean ready; null: any but 502, 503 and 504.")
-    probe_timeout: float = Field(5.0, gt=0, le=300, description="Seconds that one probe may take.")
-    start_timeout: float | None = Field(None, gt=0, le=3600, description="Seconds from start to ready.")
+    probe_timeout: Seconds = Field(5.0, gt=0, le=300, description="Seconds that one probe may take.")
+    start_timeout: Seconds | None = Field(None, gt=0, le=3600, description="Seconds from start to ready.")
 
 
 class Limits(BaseModel):
@@ -40,9 +41,9 @@ class SleepPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    idle_timeout: float | None = Field(None, gt=0, description="Seconds without activity before it sleeps.")
-    drain_timeout: float | None = Field(None, ge=0, description="Seconds that an explicit stop waits for requests.")
-    stop_grace: float | None = Field(None, ge=0, description="Seconds between SIGTERM and SIGKILL.")
+    idle_timeout: Seconds | None = Field(None, gt=0, description="Seconds without activity before it sleeps.")
+    drain_timeout: Seconds | None = Field(None, ge=0, description="Seconds that an explicit stop waits for requests.")
+    stop_grace: Seconds | None = Field(None, ge=0, description="Seconds between SIGTERM and SIGKILL.")
 
 
 class Spec(BaseModel):

@@ -27,27 +27,27 @@ def check_command(spec: Spec) -> None:
         InvalidInput: with what to change.
     """
     if not spec.command or not spec.command[0]:
-        raise InvalidInput("command: it is empty; say what to run, such as python3 -m http.server {port}")
+        raise InvalidInput("spec.command: it is empty; say what to run, such as python3 -m http.server {port}")
     if spec.directory is None:
-        raise InvalidInput("directory: it is missing; say in which directory the command runs")
+        raise InvalidInput("spec.directory: it is missing; say in which directory the command runs")
     for name in spec.env:
         if not _VARIABLE.fullmatch(name):
-            raise InvalidInput(f"env: {name[:80]!r} is not a name that a variable can have")
+            raise InvalidInput(f"spec.env: {name[:80]!r} is not a name that a variable can have")
     strings = {"command": spec.command, "directory": [spec.directory], "env": [*spec.env, *spec.env.values()]}
     for where, values in strings.items():
         if any("\0" in value for value in values):
-            raise InvalidInput(f"{where}: a NUL character can't be part of it")
+            raise InvalidInput(f"spec.{where}: a NUL character can't be part of it")
         try:
             longest = max((len(os.fsencode(value)) for value in values), default=0)
         except UnicodeEncodeError:
-            raise InvalidInput(f"{where}: it is not valid text") from None
+            raise InvalidInput(f"spec.{where}: it is not valid text") from None
         if longest > MAX_STRING:
-            raise InvalidInput(f"{where}: one value is {longest} bytes long; {MAX_STRING} are possible")
+            raise InvalidInput(f"spec.{where}: one value is {longest} bytes long; {MAX_STRING} are possible")
     if not spec.directory.startswith("/"):
-        raise InvalidInput(f"directory: {spec.directory[:80]!r} is relative; write the whole path, from / on")
+        raise InvalidInput(f"spec.directory: {spec.directory[:80]!r} is relative; write the whole path, from / on")
     total = sum(len(os.fsencode(value)) for values in strings.values() for value in values)
     if total > MAX_TOTAL:
-        raise InvalidInput(f"command and env are {total} bytes together; {MAX_TOTAL} are possible")
+        raise InvalidInput(f"spec: command and env are {total} bytes together; {MAX_TOTAL} are possible")
 
 
 def check_directory(directory: str | None) -> Path:
