@@ -190,7 +190,7 @@ def _names(session: Session) -> list[Finding]:
     except OSError:
         if domain == "localhost" or domain.endswith(".localhost"):
             detail = f"{name} works in browsers and curl, and not in Python, Node and most other programs here."
-            return [Finding("note", "names", detail, "See docs/how-to/names-that-do-not-resolve.md.")]
+            return [Finding("note", "names", detail, "docs/how-to.md says what to do.")]
         todo = f"Add a wildcard record *.{domain} to your DNS."
         return [Finding("warn", "names", f"{name} does not resolve.", todo)]
     return [Finding("ok", "names", f"*.{domain} resolves.")]

@@ -30,9 +30,6 @@ COMMON: dict[str, Any] = {
     "api_listen": Annotated[
         str | None, typer.Option(help="Address of the APIs (LAIR_API_LISTEN).", rich_help_panel="Common options")
     ],
-    "token": Annotated[
-        str | None, typer.Option(help="Token to show there (LAIR_TOKEN).", rich_help_panel="Common options")
-    ],
 }
 
 
@@ -53,7 +50,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**values: Any) -> None:
         as_json = values.pop("as_json")
-        flags = {name: values.pop(name) for name in ("data_dir", "api_listen", "token")}
+        flags = {name: values.pop(name) for name in ("data_dir", "api_listen")}
         session = Session(as_json, flags)
         with_errors(session, lambda: _call(function, session, values))
 

@@ -68,7 +68,7 @@ class Session:
 
     @cached_property
     def token(self) -> str:
-        """The token: `--token` or LAIR_TOKEN, else the file that `lair up` wrote.
+        """The token: LAIR_TOKEN, else the file that `lair up` wrote. Never a flag: all users see arguments.
 
         Raises:
             Unauthorized: there is neither.
@@ -82,10 +82,10 @@ class Session:
         except FileNotFoundError as error:
             raise Unreachable(
                 f"Nothing runs here: {self.data_dir} has no token. Start with `lair up`; "
-                "if it runs elsewhere, give its --data-dir (LAIR_DATA_DIR), or a --token (LAIR_TOKEN)."
+                "if it runs elsewhere, give its --data-dir (LAIR_DATA_DIR), or a token in LAIR_TOKEN."
             ) from error
         except OSError as error:
-            raise Unauthorized(f"{path}: {error.strerror}. Give a token with --token or LAIR_TOKEN.") from error
+            raise Unauthorized(f"{path}: {error.strerror}. Give a token in LAIR_TOKEN.") from error
 
     def servers(self) -> ServersClient:
         """Return a client of the SourceLair API."""
@@ -109,8 +109,8 @@ class Session:
         """Return the error's message with what to do next, where the error does not say it."""
         if isinstance(error, Unreachable) and "lair up" not in error.detail:
             return f"{error.detail.rstrip('.')}. Is it running? `lair up` starts it, `lair doctor` looks for the cause."
-        if isinstance(error, Unauthorized) and "--token" not in error.detail:
-            return f"{error.detail} The CLI takes it from --token, LAIR_TOKEN, or {self.data_dir / 'admin.token'}."
+        if isinstance(error, Unauthorized) and "LAIR_TOKEN" not in error.detail:
+            return f"{error.detail} The CLI takes it from LAIR_TOKEN, or {self.data_dir / 'admin.token'}."
         return error.detail
 
 
