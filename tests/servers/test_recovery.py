@@ -12,6 +12,8 @@ from tests.servers.world import Life, World, a_world, error_of
 from sourcelair.client.ceryx import Route, RouteWrite
 from sourcelair.client.servers import SleepRequest, StartRequest
 from sourcelair.servers.drivers.mock import Script
+from sourcelair.servers.records import ServerRecord, decode
+from sourcelair.store import open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -153,3 +155,20 @@ async def test_servers_that_were_waiting_for_a_start_are_started(world: World) -
     world.script("demo", "blog", Script(serves=True))
     async with world.up() as life:
         await life.until("awake")
+
+
+@pytest.mark.parametrize("state", ["starting", "awake"])
+async def test_closing_changes_nothing(world: World, state: str) -> None:
+    """The end of the control plane is not the end of an instance: no last step is taken about it."""
+    async with world.up() as life:
+        await life.create(script=Script(serves=True, listens=state == "awake"))
+        asking = asyncio.ensure_future(life.client.start("demo", "blog", VISIT, wait=0.01))
+        server = await life.until(state)
+        await asking
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("server ")]
+    store = await open_store(world.directory / "servers.db")
+    entry = await store.get(life.service.worker("demo", "blog").record.key)
+    await store.close()
+    assert entry is not None and server.instance is not None
+    record = decode(ServerRecord, entry)
+    assert (record.state, record.instance_id) == (state, server.instance.id)

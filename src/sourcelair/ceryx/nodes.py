@@ -64,6 +64,7 @@ class Nodes:
         self._clock = clock
         self._nodes: dict[str, NodeState] = {}
         self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
+        self._closed = False
         self._order = itertools.count()
         self._some = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
@@ -219,7 +220,7 @@ class Nodes:
             whether they do; False too while no node is live.
         """
         floor = self._floor()
-        if floor is None or floor >= revision or wait <= 0:
+        if floor is None or floor >= revision or wait <= 0 or self._closed:
             return floor is not None and floor >= revision
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (revision, next(self._order), future))
@@ -254,7 +255,8 @@ class Nodes:
         self.on_change()
 
     def close(self) -> None:
-        """Answer everyone who waits."""
+        """Answer everyone who waits, and let nobody wait any more."""
+        self._closed = True
         while self._waiting:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():

@@ -51,10 +51,11 @@ class HemeraService:
     ) -> None:
         self.closing.set()
         self.directory.notify()
+        group, self._group = self._group, None
         for task in list(self._tasks):
             task.cancel()
-        if self._group is not None:
-            await self._group.__aexit__(None, None, None)
+        if group is not None:
+            await group.__aexit__(None, None, None)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         if self._group is None:

@@ -80,6 +80,10 @@ class Waker:
                 return await asyncio.shield(call)
         except TimeoutError:
             return Outcome(202, "starting", retry_after=1)
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+            return Outcome(202, "starting", retry_after=1)  # Hemera ends; whoever asks again finds the next one
 
     async def _call(self, server: Server, request: WakeRequest) -> Outcome:
         start = StartRequest(cause=f"a visit to {request.source}"[:200])

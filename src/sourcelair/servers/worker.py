@@ -64,6 +64,7 @@ class Worker:
         self._writing = asyncio.Lock()
         self._publishing = asyncio.Lock()
         self._task: object | None = None
+        self._closed = False
 
     @property
     def driver(self) -> Driver:
@@ -175,11 +176,11 @@ class Worker:
     @property
     def exited(self) -> bool:
         """Whether the instance ended by itself."""
-        return self._exit is not None and self._exit.done()
+        return self._exit is not None and self._exit.done() and not self._exit.cancelled()
 
     def exit_status(self) -> ExitStatus | None:
         """Return how it ended, where somebody saw it."""
-        if self._exit is None or not self._exit.done() or self._exit.cancelled() or self._exit.exception():
+        if self._exit is None or not self.exited or self._exit.exception():
             return None
         return self._exit.result()
 
@@ -227,7 +228,7 @@ class Worker:
 
     def poke(self) -> None:
         """See to it that the worker runs if there is work."""
-        if self._task is None and self.has_work:
+        if self._task is None and self.has_work and not self._closed:
             self._task = self.context.spawn(self._run(), name=f"server {self.record.name}")
 
     async def _run(self) -> None:
@@ -249,7 +250,8 @@ class Worker:
             self.end_sleep(f"it is {self.record.state}")
 
     async def close(self) -> None:
-        """Stop watching the instance, which goes on."""
+        """Stop watching the instance, which goes on. No step is taken any more, whatever is asked."""
+        self._closed = True
         if self._exit is not None:
             self._exit.cancel()
             await asyncio.wait([self._exit])
