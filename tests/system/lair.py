@@ -309,7 +309,7 @@ def running_lair(directory: Path, env: Mapping[str, str] | None = None) -> Itera
 def _claim_ports() -> tuple[int, int]:
     """Return the first of a block of ports below the ephemeral range that no other test has, and its open claim."""
     for base in random.sample(range(20000, 30000, BLOCK), 100):
-        claim = os.open(f"/tmp/lair-test-ports-{base}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        claim = _open_claim(f"/tmp/lair-test-ports-{base}")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for port in (base, base + 1):
@@ -320,6 +320,14 @@ def _claim_ports() -> tuple[int, int]:
             continue
         return base, claim
     raise AssertionError("no free block of ports")
+
+
+def _open_claim(path: str) -> int:
+    """Open a file to lock; another user's too, which the kernel refuses to whoever would create it."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _request(

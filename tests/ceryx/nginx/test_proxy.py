@@ -431,6 +431,31 @@ async def test_an_https_target(proxy: Proxy, tmp_path: Path) -> None:
     assert names == ["app.example"]
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/.hemera/wake", "/waker/visitor/wake"),
+        ("/.hemera/a%20b/%e2%82%ac?x=%2F&y", "/waker/visitor/a%20b/%E2%82%AC?x=%2F&y"),
+        ("/app/../.hemera/retry", "/waker/visitor/retry"),
+        ("/.hemera/../.hemera/../.hemera/x", "/waker/visitor/x"),
+        ("/.hemera/..%2f.hemera/x", "/waker/visitor/x"),
+        ("/.hemera/", "/waker/visitor/"),
+        ("/.hemera/../waker/wake", None),
+        ("//.hemera/x", None),
+    ],
+)
+async def test_visitors_reach_their_side_of_the_waker_only(
+    proxy: Proxy, waker: Waker, serve: Serve, path: str, asked: str | None
+) -> None:
+    """Whatever is written in the path; the rest is the app's own."""
+    server = await serve()
+    await proxy.live(HOST, server, waker=waker.url)
+    answer = await proxy.request(HOST, "POST", path, b"{}")
+    assert answer.status == 200
+    assert [request.path for request in waker.requests] == ([] if asked is None else [asked])
+    assert [request.path for request in server.requests] == ([path] if asked is None else [])
+
+
 # --- pools
 
 

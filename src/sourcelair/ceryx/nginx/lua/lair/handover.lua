@@ -40,6 +40,17 @@ function _M.page_headers()
     header["Set-Cookie"] = nil
 end
 
+local function encode(character)
+    return string.format("%%%02X", character:byte())
+end
+
+-- Returns the path at the waker for a path under /.hemera/. It is made of the normalised path that NGINX chose the
+-- location by, not of what was sent: with dots in it, that could lead to what is not for visitors.
+local function visitor_path()
+    local path = var.uri:sub(#PREFIX + 1):gsub("[^%w%-._~/]", encode)
+    return "/visitor/" .. path .. var.is_args .. (var.args or "")
+end
+
 -- access_by_lua of /.hemera/: finds the waker of this host.
 function _M.visitor()
     local value = routes.find(var.host)
@@ -48,7 +59,7 @@ function _M.visitor()
     if not waker or not waker.usable then
         return answers.give(value and "asleep" or routes.is_loaded() and "unknown-host" or "starting")
     end
-    address_to(waker, "/visitor/" .. var.request_uri:match("^" .. PREFIX:gsub("%p", "%%%0") .. "(.*)$"))
+    address_to(waker, visitor_path())
     local id = request.id()
     records.by_id[id] = { id = id, host = var.host, hops = 0, waker = waker }
 end
@@ -66,6 +77,5 @@ end
 function _M.gone()
     return answers.give("starting")
 end
-
 
 return _M

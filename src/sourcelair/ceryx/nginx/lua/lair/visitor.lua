@@ -7,7 +7,7 @@ local lower = string.lower
 local var = ngx.var
 
 local ROBOT, STREAM = counts.ROBOT, counts.STREAM
-local MOST_AGENTS = 2000
+local MOST_AGENTS, LONGEST_AGENT = 2000, 500    -- remembered
 
 local ROBOT_WORDS = {
     "bot/", "bot;", "bot ", "bot)", "bot-", "crawl", "spider", "slurp", "facebookexternalhit", "mediapartners",
@@ -36,11 +36,13 @@ function _M.is_robot_agent(agent)
             end
         end
     end
-    if known_count >= MOST_AGENTS then
-        known, known_count = {}, 0
+    if #agent <= LONGEST_AGENT then
+        if known_count >= MOST_AGENTS then
+            known, known_count = {}, 0
+        end
+        known[agent] = answer
+        known_count = known_count + 1
     end
-    known[agent] = answer
-    known_count = known_count + 1
     return answer
 end
 
