@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+import resource
 
 import pytest
 
-# What drives the whole system needs all of its services.
-if importlib.util.find_spec("sourcelair.hemera.service") is None:
-    collect_ignore = ["system", "chaos"]
+
+def pytest_configure() -> None:
+    """Allow as many open files as there may be: some tests are two thousand visitors at once."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @pytest.fixture

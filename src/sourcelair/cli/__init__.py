@@ -9,11 +9,19 @@ Modules import what is heavy inside functions: `lair ls` starts in a fraction of
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
-    """Run the `lair` command."""
+    """Run the `lair` command.
+
+    Until a command has begun something that must be ended in order, Ctrl-C ends this process on the spot: Python may
+    lose a KeyboardInterrupt while modules are imported (importlib removes its locks in callbacks, whose exceptions are
+    only printed).
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # httpx imports its own command line tool, which takes as long as the rest of it: pretend that it isn't installed.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from sourcelair.cli.app import app

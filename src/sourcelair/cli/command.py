@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import os
+import signal
 import sys
 import time
 import traceback
@@ -64,6 +65,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
 def _call(function: Callable[..., Any], session: Session, values: dict[str, Any]) -> None:
     result = function(session, **values)
     if inspect.iscoroutine(result):
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         asyncio.run(_await(result))
 
 
