@@ -1,0 +1,140 @@
+"""Logs: rotated while they are written, followed over rotations, and a full disk stops nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sourcelair.servers.drivers.process import logs
+
+pytestmark = pytest.mark.anyio
+
+
+def write(log: Path, text: str) -> None:
+    with log.open("a") as file:
+        file.write(text)
+
+
+def lines(first: int, last: int) -> str:
+    return "".join(f"line {number}\n" for number in range(first, last))
+
+
+def test_the_last_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert logs.tail(log, 10) == b""
+    write(log, lines(0, 100_000) + "unfinished")
+    assert logs.tail(log, 3) == b"line 99998\nline 99999\nunfinished"
+    assert logs.tail(log, 0) == b""
+    assert len(logs.tail(log, 100_000)) <= logs.TAIL + logs.BLOCK, "memory is bounded however much is asked for"
+
+
+def test_rotation_keeps_some(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for number in range(6):
+        write(log, f"{number} " * 1000)
+        assert logs.rotate(log, 1000, keep=3)
+        assert log.stat().st_size == 0
+        assert not logs.rotate(log, 1000, keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1", "log.2", "log.3"]
+    assert [logs.older(log, number).read_text()[0] for number in (1, 2, 3)] == ["5", "4", "3"]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path != log} == {0o600}
+    logs.remove(log)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_lines_over_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    write(log, lines(0, 10))
+    logs.rotate(log, 1)
+    write(log, lines(10, 12))
+    assert logs.tail(log, 4).decode() == lines(8, 12)
+
+
+async def test_following_over_rotations_loses_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    write(log, lines(0, 5))
+    found = b""
+    written = 5
+    async with asyncio.timeout(20):
+        async for part in logs.read_log(log, lines=3, follow=True):
+            found += part
+            if written < 2000:
+                write(log, lines(written, written + 50))
+                written += 50
+                if written % 500 == 0:
+                    await asyncio.to_thread(logs.rotate, log, 100)
+            elif found.endswith(b"line 1999\n") or b"line 2004\n" in found:
+                break
+    assert found.decode() == lines(2, written)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", place], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no space on a disk."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    return ballast
+
+
+def test_on_a_full_disk_a_running_instance_writes_on(disk: Path) -> None:
+    """What was reserved for it; what it wrote before is dropped, and no write ever fails."""
+    log = disk / "log"
+    file, problem = logs.open_log(log)
+    assert problem is None
+    fill(disk)
+    for _ in range(20):
+        for _ in range(100):
+            assert os.write(file, b"x" * 1000) == 1000
+        logs.rotate(log, 10 << 20)
+    os.close(file)
+
+
+def test_on_a_full_disk_an_instance_starts_and_logs_nothing(disk: Path) -> None:
+    fill(disk)
+    file, problem = logs.open_log(disk / "log")
+    assert problem is not None and "No space" in problem
+    assert os.write(file, b"x" * 100_000) == 100_000
+    os.close(file)
+
+
+def test_older_logs_make_room(disk: Path) -> None:
+    """The oldest go first; what was written last stays as long as there is any place for it."""
+    log = disk / "log"
+    file, _ = logs.open_log(log)
+    for number in range(3):
+        os.write(file, str(number).encode() * 300_000)
+        assert logs.rotate(log, 100_000)
+    fill(disk)
+    os.write(file, b"3" * 200_000)
+    assert logs.rotate(log, 100_000)
+    assert logs.older(log, 1).read_bytes() == b"3" * 200_000
+    os.close(file)
+
+
+def test_a_log_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    assert not logs.rotate(tmp_path / "nothing", 1)
+    logs.remove(tmp_path / "nothing")
+    logs.release(tmp_path / "nothing")

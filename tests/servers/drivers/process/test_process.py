@@ -1,0 +1,219 @@
+"""What the process driver gives an instance: its limits, its environment, its port, and no way out of its group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.servers.drivers.subjects import BareSubject, ProcessSubject, python
+
+from sourcelair.errors import InvalidInput
+from sourcelair.servers.drivers.base import Found, StartFailed, StartOrder
+from sourcelair.servers.drivers.process import ProcessDriver
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def subject(tmp_path: Path) -> AsyncIterator[ProcessSubject]:
+    """The driver with the cgroups that this machine has."""
+    subject = ProcessSubject(tmp_path)
+    yield subject
+    await subject.close()
+
+
+@pytest.fixture
+async def bare(tmp_path: Path) -> AsyncIterator[BareSubject]:
+    """The driver without cgroups."""
+    subject = BareSubject(tmp_path)
+    yield subject
+    await subject.close()
+
+
+async def output_of(subject: ProcessSubject, order: StartOrder) -> str:
+    """Run a command to its end, and return what it wrote."""
+    driver = subject.driver()
+    found = await driver.start(order)
+    await driver.wait_exit(found)
+    return order.log.read_text()
+
+
+SHOW = """
+    import json, os, resource, sys
+    names = ("RLIMIT_NOFILE", "RLIMIT_AS", "RLIMIT_NPROC")
+    print(json.dumps({
+        "env": dict(os.environ), "args": sys.argv[1:], "cwd": os.getcwd(), "stdin": os.readlink("/proc/self/fd/0"),
+        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
+        "files": sorted(os.listdir("/proc/self/fd")), "session": os.getsid(0) == os.getpid(),
+        "ignored": int(next(l for l in open("/proc/self/status") if l.startswith("SigIgn")).split()[1], 16),
+    }))
+"""
+
+
+async def test_what_an_instance_sees(subject: ProcessSubject) -> None:
+    """A clean environment, its port, its directory, no file of ours, its own session, signals as a shell gives them."""
+    order = subject.run([*python(SHOW), "--port={port}", "a b;$(c)"], env={"MINE": "yes"})
+    seen = json.loads(await output_of(subject, order))
+    assert seen["args"] == [f"--port={order.port}", "a b;$(c)"]
+    assert seen["cwd"] == str(subject.directory)
+    assert seen["env"]["LAIR_INSTANCE"] == order.instance
+    assert seen["env"]["LAIR_INSTALLATION"] == subject.installation
+    assert not [name for name in seen["env"] if name.startswith("LAIR_") and name.endswith("TOKEN")]
+    assert "PYTEST_CURRENT_TEST" not in seen["env"]
+    assert seen["stdin"] == "/dev/null"
+    assert [int(number) for number in seen["files"]][:3] == [0, 1, 2]
+    assert len(seen["files"]) == 4, "it inherits no file but the first three (and sees the one that it lists them with)"
+    assert seen["session"]
+    assert not seen["ignored"] & (1 << (signal.SIGINT - 1) | 1 << (signal.SIGTERM - 1))
+
+
+async def test_limits(bare: BareSubject) -> None:
+    """Open files and address space as rlimits; processes too, where no cgroup counts them."""
+    limits = {"open_files": 64, "memory_bytes": 512 << 20, "processes": 100}
+    seen = json.loads(await output_of(bare, bare.run(python(SHOW), limits=limits)))["limits"]
+    assert seen == {"RLIMIT_NOFILE": [64, 64], "RLIMIT_AS": [512 << 20] * 2, "RLIMIT_NPROC": [100, 100]}
+
+
+async def test_what_is_above_our_own_limit_is_our_own(bare: BareSubject) -> None:
+    seen = json.loads(await output_of(bare, bare.run(python(SHOW), limits={"open_files": 1 << 40})))["limits"]
+    assert seen["RLIMIT_NOFILE"][0] > 64
+
+
+async def test_too_much_memory_is_refused(bare: BareSubject) -> None:
+    """The limit holds: a program that asks for more gets an error, and not the machine's memory."""
+    command = python("bytearray(1 << 30)")
+    text = await output_of(bare, bare.run(command, limits={"memory_bytes": 256 << 20}))
+    assert "MemoryError" in text
+
+
+FORKS = """
+    import os, sys, time
+    pids = []
+    try:
+        for _ in range(50):
+            pid = os.fork()
+            if not pid:
+                time.sleep(600)
+    except OSError as error:
+        print("refused:", error.errno, flush=True)
+    print("done", flush=True)
+    time.sleep(600)
+"""
+
+
+async def until_logged(order: StartOrder, text: str) -> str:
+    async with asyncio.timeout(10):
+        while text not in (found := order.log.read_text() if order.log.exists() else ""):
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_too_many_processes_are_refused(subject: ProcessSubject) -> None:
+    if subject.parent() is None or os.geteuid() != 0:
+        pytest.skip("no cgroup counts processes here")
+    driver = subject.driver()
+    order = subject.run(python(FORKS), limits={"processes": 10})
+    found = await driver.start(order)
+    assert "refused: 11" in await until_logged(order, "done")
+    await driver.stop(found, 0)
+
+
+DAEMON = """
+    import os, sys, time
+    if os.fork():
+        time.sleep(600)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    print("daemon", os.getpid(), flush=True)
+    import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+async def test_what_left_its_session_is_ended_too(subject: ProcessSubject, bare: BareSubject, grouped: bool) -> None:
+    """Daemons of an instance hold its port: nothing of it may be left after a stop."""
+    subject = subject if grouped else bare
+    driver = subject.driver()
+    order = subject.run(python(DAEMON))
+    found = await driver.start(order)
+    pid = int((await until_logged(order, "daemon")).split()[1])
+    await driver.stop(found, 0.2)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def until_listening(driver: ProcessDriver, found: Found, port: int) -> str:
+    async with asyncio.timeout(10):
+        while (listener := await driver.listener(found, port)) is None:
+            await asyncio.sleep(0.005)
+    return listener.host
+
+
+@pytest.mark.parametrize(
+    ("bind", "published"),
+    [("127.0.0.1", {"127.0.0.1"}), ("::1", {"::1"}), ("0.0.0.0", {"127.0.0.1"}), ("::", {"127.0.0.1", "::1"})],
+)
+async def test_where_it_really_listens_is_found(subject: ProcessSubject, bind: str, published: set[str]) -> None:
+    """Node's tools often take `[::1]` only: that is what is published then."""
+    driver = subject.driver()
+    order = subject.run([sys.executable, "-m", "http.server", "{port}", "--bind", bind])
+    found = await driver.start(order)
+    assert await until_listening(driver, found, order.port) in published
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["nothing-like-this"], "not on PATH"),
+        (["./missing"], "program not found"),
+        (["/tmp"], "not an executable"),
+        (["/etc/passwd"], "not an executable"),
+    ],
+)
+async def test_programs_that_cannot_run(subject: ProcessSubject, command: list[str], word: str) -> None:
+    with pytest.raises(StartFailed, match=word):
+        await subject.driver().start(subject.run(command))
+
+
+async def test_a_program_that_is_no_program(subject: ProcessSubject) -> None:
+    """Executable, and neither a script nor a binary: what the shell says of it is in the log."""
+    file = subject.directory / "data"
+    file.write_bytes(b"\0\1\2\3")
+    file.chmod(0o755)
+    driver = subject.driver()
+    order = subject.run(["./data"])
+    status = await driver.wait_exit(await driver.start(order))
+    assert status.code in {126, 127}
+    assert order.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"command": []},
+        {"command": [""]},
+        {"command": ["a\0b"]},
+        {"directory": None},
+        {"directory": "relative"},
+        {"env": {"A=B": "x"}},
+        {"env": {"A": "\ud800"}},
+        {"command": ["x" * 200_000]},
+        {"command": ["x" * 90_000] * 20},
+    ],
+)
+def test_specs_that_can_never_run_are_refused(tmp_path: Path, spec: dict[str, object]) -> None:
+    subject = ProcessSubject(tmp_path)
+    whole = {"command": ["true"], "directory": "/tmp", **spec}
+    made = subject.run(["true"]).spec.model_copy(update=whole)
+    with pytest.raises(InvalidInput, match=r"^spec"):
+        subject.driver().check(made)
