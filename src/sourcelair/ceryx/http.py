@@ -17,7 +17,6 @@ from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, 
 from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import show_entry, show_route
 from sourcelair.ceryx.service import CeryxService
-from sourcelair.ceryx.streams import EventStream, event
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteChanges, RouteWrite
 from sourcelair.errors import (
@@ -29,6 +28,7 @@ from sourcelair.errors import (
     PreconditionFailed,
 )
 from sourcelair.store.base import Entry
+from sourcelair.streams import EventStream, event
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
 

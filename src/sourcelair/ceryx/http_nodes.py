@@ -15,10 +15,10 @@ from sourcelair.auth.http import Authenticate
 from sourcelair.ceryx.activity import activity
 from sourcelair.ceryx.bodies import MANY, WithoutExtras, parse, read_json, schema_of
 from sourcelair.ceryx.service import CeryxService
-from sourcelair.ceryx.streams import EventStream, event, while_connected
 from sourcelair.ceryx.validation import check_identifier
 from sourcelair.ceryx.withdrawals import AskEvent, Until
 from sourcelair.client.ceryx import Acknowledgement, Activity, Node, NodeReport, Withdrawal
+from sourcelair.streams import EventStream, event, while_connected
 
 MAX_WAIT = 600.0
 """Seconds that a long poll may ask for."""

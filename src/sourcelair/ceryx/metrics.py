@@ -8,7 +8,6 @@ from sourcelair.telemetry import METRICS
 
 ROUTES = Gauge("lair_ceryx_routes", "Routes in the store.", registry=METRICS)
 NODES = Gauge("lair_ceryx_nodes", "Registered proxy nodes.", ["state"], registry=METRICS)
-STREAMS = Gauge("lair_ceryx_streams", "Open event streams: watches and asks.", registry=METRICS)
 WRITE_SECONDS = Histogram(
     "lair_ceryx_write_seconds",
     "Seconds from accepting a write of routes to having it on disk.",

@@ -3,12 +3,11 @@
 # Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
@@ -19,9 +18,7 @@ from sourcelair.hemera import pages
 from sourcelair.hemera.service import HemeraService
 from sourcelair.hemera.waker import Outcome
 from sourcelair.names import normalise_host
-
-KEEP_ALIVE = 10.0
-"""Seconds between comments on a visitor's stream."""
+from sourcelair.streams import EventStream, event
 
 LONGEST_STREAM = 600.0
 """Seconds after which a visitor's stream ends; browsers open it again."""
@@ -63,11 +60,7 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
     @router.get("/visitor/events", response_class=Response)
     async def events(_: Annotated[Identity, Depends(node)], lair_source: Annotated[str, Header()] = "") -> Response:
         """Tell a waiting page how far its server is, as an event stream."""
-        return StreamingResponse(
-            _progress(service, _host(lair_source)),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        return EventStream(_progress(service, _host(lair_source)), service.closing)
 
     return router
 
@@ -102,24 +95,21 @@ def _tell(server: Server | None) -> bytes:
         "stage": pages.stage_of(server) if server is not None else "",
         "go": state != "starting" or (server is not None and server.state == "awake"),
     }
-    return f"event: state\ndata: {json.dumps(told)}\n\n".encode()
+    return event("state", told)
 
 
-async def _progress(service: HemeraService, host: str) -> AsyncIterator[bytes]:
+async def _progress(service: HemeraService, host: str) -> AsyncGenerator[bytes, None]:
     """Give the state of a host's server whenever it changes."""
     loop = asyncio.get_running_loop()
-    end, told, silent_since = loop.time() + LONGEST_STREAM, b"", loop.time()
+    end, told = loop.time() + LONGEST_STREAM, b""
     yield b"retry: 500\n\n"
     try:
         await service.directory.find(host)
     except LairError:
         return
-    while loop.time() < end and not service.closing.is_set():
+    while (left := end - loop.time()) > 0:
         now = _tell(service.directory.at(host))
         if now != told:
-            told, silent_since = now, loop.time()
+            told = now
             yield now
-        elif loop.time() - silent_since >= KEEP_ALIVE:
-            silent_since = loop.time()
-            yield b": still here\n\n"
-        await service.directory.changed(KEEP_ALIVE)
+        await service.directory.changed(left)

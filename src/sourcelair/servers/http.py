@@ -23,9 +23,7 @@ from sourcelair.client.servers import (
 from sourcelair.errors import BadRequest, HistoryCompacted, LairError
 from sourcelair.servers import asking
 from sourcelair.servers.service import ServersService
-
-KEEP_ALIVE = 15.0
-"""Seconds between comments on a stream, so that both ends notice a peer that is gone."""
+from sourcelair.streams import EventStream, Stream, event
 
 LONGEST_WAIT = 300.0
 """Seconds that one request may wait."""
@@ -136,7 +134,7 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
         identity.require_read(owner)
         worker = service.worker(owner, project)
         source = worker.driver.logs(service.context.log(worker.record), lines=lines, follow=follow)
-        return StreamingResponse(_until_closing(source, service.closing), media_type="text/plain; charset=utf-8")
+        return Stream(source, service.closing)
 
     @router.get("/api/events", response_class=Response, responses={200: {"model": ServerEvent}})
     async def events(
@@ -152,12 +150,7 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
             identity.require_read()
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isdigit() else None if from_ is None else from_ - 1
-        changes = await service.events(identity, after)
-        return StreamingResponse(
-            _stream(changes, service.closing),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        return EventStream(_events(await service.events(identity, after)), service.closing)
 
 
 def _answer(server: Server, status: int = 200) -> JSONResponse:
@@ -187,62 +180,13 @@ async def _array(servers: list[Server]) -> AsyncIterator[bytes]:
     yield b"]"
 
 
-async def _until_closing(source: AsyncIterator[bytes], closing: asyncio.Event) -> AsyncIterator[bytes]:
-    """Give what comes, until the service closes."""
-    ending = asyncio.ensure_future(closing.wait())
-    upcoming: asyncio.Future[bytes | None] | None = None
+async def _events(changes: AsyncGenerator[ServerEvent, None]) -> AsyncGenerator[bytes, None]:
     try:
-        while True:
-            upcoming = asyncio.ensure_future(_next(source))
-            await asyncio.wait({upcoming, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not upcoming.done() or (part := upcoming.result()) is None:
-                return
-            yield part
+        async for change in changes:
+            yield event("server", change.model_dump_json(), str(change.revision))
+    except HistoryCompacted as error:
+        yield event("compacted", error.detail)
+    except LairError as error:
+        yield event("error", error.detail)
     finally:
-        ending.cancel()
-        if upcoming is not None:
-            upcoming.cancel()
-
-
-async def _next(source: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(source, None)
-
-
-async def _stream(changes: AsyncGenerator[ServerEvent, None], closing: asyncio.Event) -> AsyncIterator[bytes]:
-    """Encode events, with comments between them that show that the peer is there."""
-    ending = asyncio.ensure_future(closing.wait())
-    upcoming = asyncio.ensure_future(_next_event(changes))
-    try:
-        yield b": here\n\n"
-        while True:
-            await asyncio.wait({upcoming, ending}, timeout=KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED)
-            if closing.is_set():
-                return
-            if not upcoming.done():
-                yield b": still here\n\n"
-                continue
-            try:
-                event = upcoming.result()
-            except HistoryCompacted as error:
-                yield _event("compacted", error.detail)
-                return
-            except LairError as error:
-                yield _event("error", error.detail)
-                return
-            if event is None:
-                return
-            yield f"event: server\nid: {event.revision}\ndata: {event.model_dump_json()}\n\n".encode()
-            upcoming = asyncio.ensure_future(_next_event(changes))
-    finally:
-        ending.cancel()
-        upcoming.cancel()
-        await asyncio.wait({upcoming})
         await changes.aclose()
-
-
-def _event(name: str, detail: str) -> bytes:
-    return f"event: {name}\ndata: {detail.splitlines()[0]}\n\n".encode()
-
-
-async def _next_event(changes: AsyncGenerator[ServerEvent, None]) -> ServerEvent | None:
-    return await anext(changes, None)

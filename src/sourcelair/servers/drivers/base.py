@@ -7,7 +7,7 @@ paused then comes to nothing. All actions may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -125,7 +125,7 @@ class Driver(Protocol):
         """Ask it to end, and after `grace` seconds kill the whole group; return when nothing of it is left."""
         ...
 
-    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
+    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
         """Give the last lines of a log, and with `follow` all that comes."""
         ...
 

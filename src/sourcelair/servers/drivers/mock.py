@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -340,7 +340,7 @@ class MockDriver:
         known = self.world.instances.get((self.installation, found.instance))
         return known.status if known is not None else ExitStatus()
 
-    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
+    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
         """Give what scripts wrote to the log, as a real driver does."""
         return read_log(log, lines=lines, follow=follow)
 

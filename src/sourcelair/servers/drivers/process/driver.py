@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -252,7 +252,7 @@ class ProcessDriver:
         finally:
             holding.add_done_callback(_close_all)
 
-    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
+    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
         """Give the last lines of a log, and with `follow` all that comes, over its rotations."""
         return logs.read_log(log, lines=lines, follow=follow)
 

@@ -18,7 +18,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 BLOCK = 64 << 10
@@ -231,7 +231,7 @@ class _Reader:
         return text
 
 
-async def read_log(log: Path, *, lines: int, follow: bool) -> AsyncIterator[bytes]:
+async def read_log(log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
     """Give the last lines of a log as blocks of bytes, and with `follow` all that comes, without an end."""
     if not follow:
         text = await asyncio.to_thread(tail, log, lines)

@@ -1,4 +1,4 @@
-"""Answers that stay open: event streams with keep-alive, and long polls that end when their client has gone."""
+"""Answers that stay open: streams that end with their client or their service, and long polls that do so too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import json
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
+from prometheus_client import Gauge
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sourcelair.ceryx import metrics
+from sourcelair.telemetry import METRICS
+
+STREAMS = Gauge("lair_streams", "Open streams: watches, events, logs that are followed.", registry=METRICS)
 
 KEEP_ALIVE = 15.0
 """Seconds between comments on a stream, so that both ends notice a peer that is gone."""
@@ -25,15 +28,17 @@ def event(name: str, data: Any, identity: str | None = None) -> bytes:
     return f"{head}data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
 
 
-class EventStream(Response):
-    """A text/event-stream that ends when its source does, when its client has gone, or when the service closes.
+class Stream(Response):
+    """An answer that ends when its source does, when its client has gone, or when the service closes.
 
     Args:
-        source: whole events, as `event` makes them; it is closed in any case.
+        source: pieces of the answer; it is closed in any case.
         closing: set when the service closes.
     """
 
-    media_type = "text/event-stream"
+    media_type = "text/plain"
+    keep_alive: bytes | None = None
+    """Sent at the beginning, and whenever `KEEP_ALIVE` seconds have passed."""
 
     def __init__(self, source: AsyncGenerator[bytes, None], closing: asyncio.Event) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -51,26 +56,34 @@ class EventStream(Response):
             async for data in self._source:
                 await write(data)
 
-        async def keep_alive() -> None:
+        async def stay() -> None:
             while True:
-                await write(b": still here\n\n")
+                if self.keep_alive is not None:
+                    await write(self.keep_alive)
                 await asyncio.sleep(KEEP_ALIVE)
 
-        metrics.STREAMS.inc()
+        STREAMS.inc()
         tasks = list[asyncio.Future[Any]]()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             gone = asyncio.ensure_future(_gone(receive))
-            tasks += [gone, *(asyncio.ensure_future(task) for task in (pump(), keep_alive(), self._closing.wait()))]
+            tasks += [gone, *(asyncio.ensure_future(task) for task in (pump(), stay(), self._closing.wait()))]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done():
                 await write(b"", more=False)
         except OSError:
             pass  # the client has gone
         finally:
-            metrics.STREAMS.dec()
+            STREAMS.dec()
             await _cancel(tasks)
             await self._source.aclose()
+
+
+class EventStream(Stream):
+    """A stream whose pieces are events, as `event` makes them: text/event-stream."""
+
+    media_type = "text/event-stream"
+    keep_alive = b": still here\n\n"
 
 
 async def _gone(receive: Receive) -> None:
