@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sourcelair.client.http import ApiClient
+from sourcelair.client.http import ApiClient, segment
 
 
 class RouteSettings(BaseModel):
@@ -217,7 +217,7 @@ class CeryxClient(ApiClient):
         headers = {} if expect is None else {"If-Match": f'"{expect}"'}
         answer = await self.request(
             "PUT",
-            f"/api/routes/{route.source}/",
+            f"/api/routes/{segment(route.source)}/",
             body=route.model_dump(exclude_none=False),
             headers=headers,
             wait=5,
@@ -226,12 +226,12 @@ class CeryxClient(ApiClient):
 
     async def get_route(self, source: str) -> StoredRoute:
         """Return one route. Raises NotFound."""
-        answer = await self.request("GET", f"/api/routes/{source}/")
+        answer = await self.request("GET", f"/api/routes/{segment(source)}/")
         return StoredRoute(**answer.json(), revision=int(answer.headers["ETag"].strip('"')))
 
     async def delete_route(self, source: str) -> None:
         """Delete one route; one that is absent is no error."""
-        await self.request("DELETE", f"/api/routes/{source}/", wait=5)
+        await self.request("DELETE", f"/api/routes/{segment(source)}/", wait=5)
 
     async def list_routes(self) -> tuple[list[StoredRoute], int]:
         """Return all routes, and the revision at which they were read."""
@@ -270,7 +270,7 @@ class CeryxClient(ApiClient):
             wait: seconds after which it answers anyhow.
         """
         params: dict[str, Any] = {"revision": revision, "until": until, "wait": wait}
-        answer = await self.request("GET", f"/api/instances/{instance}/withdrawal", params=params, wait=wait)
+        answer = await self.request("GET", f"/api/instances/{segment(instance)}/withdrawal", params=params, wait=wait)
         return Withdrawal(**answer.json())
 
     async def activity(self, instances: Sequence[str]) -> list[Activity]:
@@ -285,20 +285,20 @@ class CeryxClient(ApiClient):
 
     async def register_node(self, node: str) -> Node:
         """Register a node, durably, before it takes its snapshot."""
-        return Node(**(await self.request("PUT", f"/api/nodes/{node}/")).json())
+        return Node(**(await self.request("PUT", f"/api/nodes/{segment(node)}/")).json())
 
     async def remove_node(self, node: str) -> None:
         """Forget a node that is dead: whatever it has still to acknowledge counts as done."""
-        await self.request("DELETE", f"/api/nodes/{node}/")
+        await self.request("DELETE", f"/api/nodes/{segment(node)}/")
 
     async def report(self, node: str, report: NodeReport) -> None:
         """Say how far this node is. Raises NotFound where the node was removed: register anew."""
-        await self.request("PUT", f"/api/nodes/{node}/report", body=report.model_dump())
+        await self.request("PUT", f"/api/nodes/{segment(node)}/report", body=report.model_dump())
 
     async def acknowledge(self, node: str, acknowledgements: Sequence[Acknowledgement]) -> None:
         """Answer asks."""
         await self.request(
             "POST",
-            f"/api/nodes/{node}/acknowledgements",
+            f"/api/nodes/{segment(node)}/acknowledgements",
             body=[item.model_dump() for item in acknowledgements],
         )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -31,6 +32,11 @@ class ServerSentEvent:
     def json(self) -> Any:
         """Return the decoded data."""
         return json.loads(self.data)
+
+
+def segment(name: str) -> str:
+    """Return a name as one segment of a path."""
+    return quote(name, safe="")
 
 
 def error_of(response: httpx.Response) -> LairError:

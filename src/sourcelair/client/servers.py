@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sourcelair.client.ceryx import NodeTotal
-from sourcelair.client.http import ApiClient
+from sourcelair.client.http import ApiClient, segment
 
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
 Desired = Literal["awake", "asleep", "disabled"]
@@ -172,7 +172,7 @@ class ServersClient(ApiClient):
 
     @staticmethod
     def _path(owner: str, project: str, action: str = "") -> str:
-        return f"/api/servers/{owner}/{project}/{action}"
+        return f"/api/servers/{segment(owner)}/{segment(project)}/{action}"
 
     async def put(self, owner: str, project: str, server: ServerInput, *, create_only: bool = False) -> Server:
         """Create or update. With `create_only`, one that exists is a Conflict."""

@@ -5,6 +5,7 @@ Every record carries the schema version that wrote it; a newer one is refused, a
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -119,11 +120,11 @@ def decode(model: type[R], entry: Entry) -> R:
     Raises:
         Unavailable: a newer version of SourceLair wrote it.
     """
-    record = model.model_validate_json(entry.value)
-    schema = getattr(record, "schema_version", SCHEMA)
-    if schema > SCHEMA:
+    values = json.loads(entry.value)
+    schema = values.get("schema_version", SCHEMA)
+    if schema > SCHEMA:  # before anything else: a newer one may have any fields
         raise Unavailable(
             f"{entry.key} was written by a newer version of SourceLair (schema {schema}, this one knows {SCHEMA}): "
             "run that version, or restore an older data directory."
         )
-    return record
+    return model.model_validate(values)
