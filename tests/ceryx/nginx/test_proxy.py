@@ -482,6 +482,59 @@ async def test_a_route_change_never_reloads_nginx(proxy: Proxy, serve: Serve) ->
     assert len(before) >= proxy.settings.nginx_workers
 
 
+@pytest.mark.parametrize(
+    ("method", "status", "arrived"),
+    [("GET", 200, 2), ("HEAD", 200, 2), ("OPTIONS", 200, 2), ("POST", 502, 1), ("PUT", 502, 1), ("DELETE", 502, 1)],
+)
+async def test_a_reused_connection_that_breaks(
+    start_proxy: StartProxy, waker: Waker, serve: Serve, method: str, status: int, arrived: int
+) -> None:
+    """What changes nothing is tried once more, on a fresh connection; everything else is never sent twice."""
+    used: set[asyncio.StreamWriter] = set()
+
+    async def handler(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await read_body(reader, message.headers)
+        if writer in used:
+            return False
+        used.add(writer)
+        writer.write(answer(200, "" if method == "HEAD" else "app"))
+        return True
+
+    proxy = await start_proxy(nginx_workers=1)
+    await proxy.open(waker)
+    server = await serve(Server(handler))
+    await proxy.live(HOST, server, waker=waker.url)
+    assert (await proxy.request(HOST)).status == 200
+    found = await proxy.request(HOST, method, body=b"x" if method in {"POST", "PUT"} else None)
+    assert found.status == status
+    assert [request.method for request in server.requests[1:]] == [method] * arrived
+    assert waker.wakes == []
+    count = await proxy.count("i-1")
+    assert (count.in_flight, count.total) == (0, 1 + arrived)
+
+
+async def test_one_retry_and_no_more(start_proxy: StartProxy, serve: Serve) -> None:
+    """An app that breaks off on fresh connections too gets a GET twice at most."""
+    answered = 0
+
+    async def handler(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        nonlocal answered
+        answered += 1
+        if answered > 1:
+            return False
+        writer.write(answer(200, "app"))
+        return True
+
+    proxy = await start_proxy(nginx_workers=1)
+    await proxy.open()
+    server = await serve(Server(handler))
+    await proxy.live(HOST, server)
+    assert (await proxy.request(HOST)).status == 200
+    found = await proxy.request(HOST)
+    assert (found.status, found.state) == (502, "broken")
+    assert len(server.requests) == 3
+
+
 # --- what the app does wrong
 
 
