@@ -62,6 +62,10 @@ class App:
         """Return the instances that were started, in order."""
         return [line.split()[0] for line in self._book("starts")]
 
+    def twice(self) -> list[str]:
+        """Return the instances that were started while another one ran."""
+        return self._book("twice")
+
     def requests(self) -> Counter[str]:
         """Return how often each numbered request arrived."""
         return Counter(self._book("requests"))

@@ -1,7 +1,8 @@
 """A project server that keeps books: it says who it is, writes down every start and every request, and echoes bodies.
 
-`python identity.py PORT BOOKS NAME`: `BOOKS/starts` gets a line for each start, `BOOKS/requests` one for each request
-that carries `X-Request`, before it is answered. Standard library only, so that it starts fast.
+`python identity.py PORT BOOKS NAME`: `BOOKS/starts` gets a line for each start, `BOOKS/twice` one for each start while
+another one runs, `BOOKS/requests` one for each request that carries `X-Request`, before it is answered. Standard
+library only, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -121,6 +123,11 @@ async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 async def main() -> None:
     """Listen until the process is told to end."""
     note("starts", f"{INSTANCE} {os.getpid()}")
+    alone = os.open(BOOKS / "alone", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        note("twice", INSTANCE)
     server = await asyncio.start_server(connected, "127.0.0.1", PORT, backlog=512)
     await server.serve_forever()
 
