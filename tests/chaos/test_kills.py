@@ -31,7 +31,7 @@ async def kill_again_and_again(lair: Lair, kills: int, dice: random.Random) -> N
 async def stop_again_and_again(app: App, done: asyncio.Event, dice: random.Random, *, idle: bool) -> None:
     """Ask for stops for as long as the others run; the API may be gone at any moment, and answer nothing."""
     while not done.is_set():
-        await asyncio.sleep(dice.uniform(0.02, 0.4))
+        await asyncio.sleep(dice.uniform(0.1, 1.5))
         try:
             async with asyncio.timeout(10):
                 await (app.sleep() if idle else app.stop())
