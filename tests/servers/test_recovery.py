@@ -10,9 +10,9 @@ import pytest
 from tests.servers.world import Life, World, a_world, error_of
 
 from sourcelair.client.ceryx import Route, RouteWrite
-from sourcelair.client.servers import SleepRequest, StartRequest
+from sourcelair.client.servers import SleepRequest, Spec, StartRequest
 from sourcelair.servers.drivers.mock import Script
-from sourcelair.servers.records import ServerRecord, decode
+from sourcelair.servers.records import ServerRecord, decode, encode
 from sourcelair.store import open_store
 
 pytestmark = pytest.mark.anyio
@@ -109,7 +109,9 @@ async def test_instances_that_no_record_names_are_ended(world: World) -> None:
         rest.unlink()
     async with world.up() as life:
         await life.service.context.ready.wait()
-        assert await world.driver.find_all() == []
+        async with asyncio.timeout(5):
+            while await world.driver.find_all():
+                await asyncio.sleep(0.01)
         assert await error_of(world.ceryx.get_route(HOST)), "its route is gone too"
 
 
@@ -172,3 +174,23 @@ async def test_closing_changes_nothing(world: World, state: str) -> None:
     assert entry is not None and server.instance is not None
     record = decode(ServerRecord, entry)
     assert (record.state, record.instance_id) == (state, server.instance.id)
+
+
+async def test_a_server_whose_driver_is_gone_holds_up_no_other(world: World) -> None:
+    """Nobody is sent to what can't be looked at; everybody else's servers come back."""
+    async with world.up() as life:
+        for project in ("blog", "lost"):
+            await life.create(project=project)
+            await life.client.start("demo", project, VISIT, wait=5)
+    store = await open_store(world.directory / "servers.db")
+    entry = await store.get("/servers/demo/lost")
+    assert entry is not None
+    record = decode(ServerRecord, entry)
+    await store.put(entry.key, encode(record.model_copy(update={"spec": Spec(driver="gone")})))
+    await store.close()
+    async with world.up() as life:
+        async with asyncio.timeout(5):
+            await life.service.recovered.wait()
+        assert (await world.ceryx.get_route(HOST)).target is not None
+        assert (await world.ceryx.get_route("lost--demo.localhost")).target is None
+        assert (await life.client.stop("demo", "blog", wait=5)).state == "asleep"

@@ -16,7 +16,7 @@ from sourcelair.errors import Conflict, HistoryCompacted, LairError, NotFound, P
 from sourcelair.names import check_name, normalise_host
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
-from sourcelair.servers.drivers.base import Driver
+from sourcelair.servers.drivers.base import Driver, Found
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.inputs import checked_hosts, checked_spec
 from sourcelair.servers.ports import Ports
@@ -142,9 +142,7 @@ class ServersService:
         for driver in self.context.drivers.values():
             for found in await driver.find_all():
                 if found.instance not in known:
-                    _log.warning("unknown_instance", instance=found.instance, pid=found.pid)
-                    await driver.stop(found, self.context.settings.stop_grace)
-                    await driver.forget(found.instance)
+                    self._spawn(self._end_unknown(driver, found), name=f"unknown instance {found.instance}")
         for port, record in ports.items():
             if record.instance not in known:
                 withdrawn = record if record.withdrawn is not None else record.model_copy(update={"withdrawn": 0})
@@ -156,9 +154,15 @@ class ServersService:
                 await worker.update(lambda record: machine.want_awake(record, "always on", now))
             worker.poke()
         for worker in list(self._workers.values()):
-            while not worker.recovered and not worker.removed:
+            while not worker.route_is_true and not worker.removed:
                 await worker.change()
         self.recovered.set()
+
+    async def _end_unknown(self, driver: Driver, found: Found) -> None:
+        """End an instance that no record names: of a server that was removed, or of records that are gone."""
+        _log.warning("unknown_instance", instance=found.instance, pid=found.pid)
+        await driver.stop(found, self.context.settings.stop_grace)
+        await driver.forget(found.instance)
 
     async def _rotate(self) -> None:
         while True:

@@ -31,7 +31,7 @@ async def take(worker: Worker) -> None:
     """Take the next step."""
     if not worker.recovered:
         await recover(worker)
-        worker.recovered = True
+        worker.recovered = worker.route_is_true = True
         worker.notify()
         return
     match worker.record.state:
@@ -54,7 +54,13 @@ async def recover(worker: Worker) -> None:
     """
     record, now = worker.record, worker.context.clock()
     instance = machine.instance_of(record)
-    found = await worker.driver.inspect(instance.id, instance.handle)
+    try:
+        found = await worker.driver.inspect(instance.id, instance.handle)
+    except Exception:  # nobody is sent to what can't be looked at, and no other server waits for it
+        await worker.publish(None)
+        worker.route_is_true = True
+        worker.notify()
+        raise
     if found is not None:
         worker.watch(found)
     if record.state in {"stopping", "asleep", "failed"} or (record.state == "draining" and record.drain != "idle"):

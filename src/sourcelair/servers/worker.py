@@ -59,6 +59,9 @@ class Worker:
         self.published: InstanceRecord | None = None
         self.sleeping: tuple[SleepRequest, asyncio.Future[SleepResult]] | None = None
         self.recovered = record.instance is None
+        """What was left of an earlier control plane was looked at."""
+        self.route_is_true = self.recovered
+        """Its route was written since this one began."""
         self._exit: asyncio.Task[ExitStatus] | None = None
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
