@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +32,16 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True)
+
+
+@cache
+def program() -> str:
+    """Return how this program is called from here: `lair`, or the checkout's `bin/lair` where that is not on PATH."""
+    script = Path(__file__).parents[3] / "bin" / "lair"
+    if shutil.which("lair") or not script.is_file():
+        return "lair"
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)
 
 
 def line(text: str = "") -> None:

@@ -110,7 +110,7 @@ async def ls(
     if session.as_json:
         output.as_json([server.model_dump() for server in servers])
     elif not servers:
-        output.line("No servers. Create one: lair create demo/blog --dir . -- python3 -m http.server {port}")
+        output.line(f"No servers. Create one: {output.program()} create demo/blog -- python3 -m http.server {{port}}")
     else:
         rows = [(f"{s.owner}/{s.project}", shown_state(s), output.ago(s.changed_at), s.url) for s in servers]
         output.table(("SERVER", "STATE", "SINCE", "URL"), rows)

@@ -116,10 +116,11 @@ def _tell(session: Session, settings: Settings, facts: dict[str, Any], *, backgr
         output.line("\nOpen in a browser (the first visit wakes the server):")
         for url in facts["demo"]:
             output.line(f"  {url}")
+    lair = output.program()
     output.line("\nGo on with:")
-    output.line("  lair create demo/blog --dir . -- python3 -m http.server {port}")
-    output.line("  lair ls")
-    output.line("  lair down          stops everything" if background else "  Ctrl-C             stops everything")
+    output.line(f"  {lair} create demo/blog --dir . -- python3 -m http.server {{port}}")
+    output.line(f"  {lair} ls")
+    output.line(f"{f'  {lair} down' if background else '  Ctrl-C':<21}stops everything")
 
 
 def _warn_if_public(settings: Settings) -> None:
