@@ -58,7 +58,7 @@ def test_the_whole_way(lair: Lair, tmp_path: Path) -> None:
     listed = lair.cli("ls").stdout
     assert "awake" in listed and url in listed
     shown = lair.cli("show", NAME).stdout
-    for part in ("stored", "spawned", "listening", "ready", "published"):
+    for part in ("gate", "stored", "spawned", "listening", "ready", "published"):
         assert f"{part} " in shown, "the breakdown of the start"
     assert "GET / HTTP/1.1" in lair.cli("logs", NAME).stdout
     assert lair.cli("open", NAME, "--no-browser").stdout == f"{url}\n"

@@ -82,8 +82,12 @@ class Instance(BaseModel):
 
 
 class Timing(BaseModel):
-    """Where the time of the last start went: milliseconds after the start was asked for, null if not reached."""
+    """Where the time of the last start went: milliseconds after it was asked for, null if not reached.
 
+    `gate` is what came before: from the visitor's arrival until this API was asked.
+    """
+
+    gate: float | None = None
     queued: float | None = None
     stored: float | None = None
     spawned: float | None = None
@@ -133,13 +137,17 @@ class Server(BaseModel):
 
 
 class StartRequest(BaseModel):
-    """Body of `start`: who asks, and the instance to which a connect failed, if that is why."""
+    """Body of `start`: who asks, and the instance to which a connect failed, if that is why.
+
+    `since` (Unix seconds) is when the visitor came for whom it is asked.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     cause: str = "user"
     failed_instance: str | None = None
     failed_revision: int | None = None
+    since: float | None = Field(None, allow_inf_nan=False)
 
 
 class SleepRequest(BaseModel):

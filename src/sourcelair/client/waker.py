@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class WakeRequest(BaseModel):
-    """Body of `POST {waker}/wake`: a host has visitors, and no live target on this node."""
+    """Body of `POST {waker}/wake`: a host has visitors, and no live target on this node.
+
+    `since` (Unix seconds) is when the visitor came for whom it is asked.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,6 +22,7 @@ class WakeRequest(BaseModel):
     method: str = "GET"
     path: str = "/"
     node: str
+    since: float | None = Field(None, allow_inf_nan=False)
 
 
 class WakeResult(BaseModel):

@@ -86,7 +86,7 @@ class Waker:
             return Outcome(202, "starting", retry_after=1)  # Hemera ends; whoever asks again finds the next one
 
     async def _call(self, server: Server, request: WakeRequest) -> Outcome:
-        start = StartRequest(cause=f"a visit to {request.source}"[:200])
+        start = StartRequest(cause=f"a visit to {request.source}"[:200], since=request.since)
         if request.reason == "unreachable":
             start = StartRequest(
                 cause="unreachable", failed_instance=request.instance, failed_revision=request.revision

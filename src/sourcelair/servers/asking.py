@@ -60,6 +60,7 @@ async def _want(worker: Worker, request: StartRequest, *, by_user: bool) -> None
     resting = record.state in {"asleep", "failed"}
     if resting and record.desired != "awake":
         worker.asked_at = time.monotonic()
+        worker.gate = None if request.since is None else max(0.0, now - request.since) * 1000
 
     def want(record: ServerRecord) -> ServerRecord:
         wanted = machine.want_awake(record, request.cause, now)

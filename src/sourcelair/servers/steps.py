@@ -127,7 +127,7 @@ async def _start(worker: Worker, queued: float) -> None:
     except BaseException:
         context.ports.give_back(port)
         raise
-    timing = Timing(queued=queued, stored=_ms_since(worker.asked_at))
+    timing = Timing(gate=worker.gate, queued=queued, stored=_ms_since(worker.asked_at))
     try:
         found = await worker.driver.start(context.order(worker.record, name, port))
     except (StartFailed, StartVoided) as error:

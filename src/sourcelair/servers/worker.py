@@ -51,6 +51,8 @@ class Worker:
         """Failed starts that this process saw; who waits compares."""
         self.removed = False
         self.asked_at = time.monotonic()
+        self.gate: float | None = None
+        """Milliseconds that its visitor had waited when it was asked for."""
         self.arrived = False
         """Somebody came since the last drain began."""
         self.relisten = False

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -43,6 +44,8 @@ async def test_a_request_is_held_and_goes_on_the_moment_the_table_shows_a_target
     found = await held
     assert (found.status, found.body) == (200, b"app")
     assert asyncio.get_running_loop().time() - since < 0.1
+    came = waker.wakes[0].pop("since")
+    assert 0 <= time.time() - came < 5
     assert waker.wakes == [{"source": HOST, "reason": "asleep", "method": "GET", "path": "/", "node": "local"}]
     assert waker.requests[0].headers["authorization"] == "Bearer secret"
 

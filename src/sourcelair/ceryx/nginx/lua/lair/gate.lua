@@ -117,6 +117,7 @@ end
 local function order(record, entry)
     local message = {
         source = record.host, method = ngx.req.get_method(), path = var.uri, node = crowds.node(), reason = "asleep",
+        since = ngx.req.start_time(),
     }
     if entry.kind == "L" then
         message.reason, message.instance, message.revision = "unreachable", entry.instance, entry.revision

@@ -15,6 +15,10 @@ function _M.string(text)
     return '"' .. text .. '"'
 end
 
+local function number(value)
+    return string.format(value % 1 == 0 and "%.0f" or "%.3f", value)
+end
+
 -- Returns a JSON object with its keys in order.
 function _M.object(values)
     local names = {}
@@ -24,7 +28,7 @@ function _M.object(values)
     table.sort(names)
     for at, name in ipairs(names) do
         local value = values[name]
-        names[at] = _M.string(name) .. ":" .. (type(value) == "number" and string.format("%.0f", value) or _M.string(value))
+        names[at] = _M.string(name) .. ":" .. (type(value) == "number" and number or _M.string)(value)
     end
     return "{" .. table.concat(names, ",") .. "}"
 end
