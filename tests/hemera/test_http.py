@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI
 from tests.servers.world import Life, a_world, authenticate
 
-from sourcelair.client.servers import ServersClient
+from sourcelair.client.servers import ServersClient, StartRequest
 from sourcelair.errors import install_error_handlers
-from sourcelair.hemera.http import create_router
+from sourcelair.hemera.http import _progress, create_router
 from sourcelair.hemera.service import HemeraService
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.mock import Script
@@ -130,3 +130,16 @@ async def test_an_api_that_is_down_is_no_failed_start(hemera: Hemera) -> None:
     assert (await hemera.wake("other--demo.localhost")).status_code == 502
     page = await hemera.page("other--demo.localhost")
     assert page.headers["lair-state"] == "starting"
+
+
+async def test_what_changes_while_an_event_is_sent_is_told_too(hemera: Hemera) -> None:
+    """A slow visitor must not wait for the next change: the page would never go on."""
+    await hemera.life.create()
+    stream = _progress(hemera.service, HOST)
+    assert b"retry" in await anext(stream)
+    assert b'"go": false' in await anext(stream)
+    await hemera.life.client.start("demo", "blog", StartRequest(), wait=5)
+    hemera.service.directory._replace(await hemera.life.client.list())
+    async with asyncio.timeout(2):
+        assert b'"go": true' in await anext(stream)
+    await stream.aclose()

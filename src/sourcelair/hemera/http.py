@@ -112,4 +112,5 @@ async def _progress(service: HemeraService, host: str) -> AsyncGenerator[bytes, 
         if now != told:
             told = now
             yield now
-        await service.directory.changed(left)
+        else:  # nothing has changed since it was looked at: not even while that was being sent
+            await service.directory.changed(left)
