@@ -281,3 +281,14 @@ def test_as_an_ordinary_user(own: Lair, tmp_path: Path) -> None:
             lair("down", check=False)
     finally:
         shutil.rmtree(home)
+
+
+def test_a_directory_of_somebody_elses_is_left_alone(own: Lair) -> None:
+    """`--data-dir /tmp` must not close /tmp to everybody else."""
+    own.data_dir.mkdir(mode=0o755)
+    (own.data_dir / "thesis.txt").touch()
+    for command in ("up", "down"):
+        done = own.cli(command, check=False)
+        assert done.returncode != 0 and "directory of its own" in done.stderr
+    assert own.data_dir.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in own.data_dir.iterdir()] == ["thesis.txt"]

@@ -56,12 +56,21 @@ class DataDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.stat().st_mode & 0o077:
-                self.path.chmod(0o700)
+                self._close_to_others()
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise LairError(
                 f"{self.path} can't be used: {error.strerror}. Choose another with --data-dir or LAIR_DATA_DIR."
             ) from error
+
+    def _close_to_others(self) -> None:
+        """Make it ours alone; never a directory that holds something else, such as `/tmp`."""
+        if not (self.path / "installation").exists() and any(self.path.iterdir()):
+            raise LairError(
+                f"{self.path} holds other things, and is open to other users. Choose a directory of its own with "
+                "--data-dir or LAIR_DATA_DIR."
+            )
+        self.path.chmod(0o700)
 
     def lock(self) -> None:
         """Take the directory for this process.
