@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -183,6 +184,15 @@ async def test_where_it_really_listens_is_found(subject: ProcessSubject, bind: s
 async def test_programs_that_cannot_run(subject: ProcessSubject, command: list[str], word: str) -> None:
     with pytest.raises(StartFailed, match=word):
         await subject.driver().start(subject.run(command))
+
+
+async def test_debian_has_no_python_but_python3(subject: ProcessSubject) -> None:
+    bin_ = subject.directory / "bin"
+    bin_.mkdir()
+    (bin_ / "python3").symlink_to(sys.executable)
+    order = dataclasses.replace(subject.run(["python", "-m", "http.server"]), env={"PATH": str(bin_)})
+    with pytest.raises(StartFailed, match="python is not on PATH; python3 is"):
+        await subject.driver().start(order)
 
 
 async def test_a_program_that_is_no_program(subject: ProcessSubject) -> None:

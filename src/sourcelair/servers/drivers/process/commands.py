@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def find_program(name: str, directory: Path, env: Mapping[str, str]) -> str:
     if blocked is not None:
         raise StartFailed(f"program can't be run: {blocked} is not an executable file")
     hint = f"; there is one in its directory: write ./{name}" if (directory / name).is_file() else ""
+    if name == "python" and shutil.which("python3", path=env.get("PATH", os.defpath)):
+        hint = "; python3 is"  # Debian has no other
     raise StartFailed(f"program not found: {name} is not on PATH{hint}")
 
 
