@@ -164,6 +164,38 @@ def test_in_the_background(own: Lair, tmp_path: Path) -> None:
     assert own.cli("down").stdout == "Nothing was running.\n"
 
 
+LINGERS = """
+import signal, sys, time
+from pathlib import Path
+from sourcelair.cli.system.directory import DataDirectory
+
+signal.signal(signal.SIGINT, lambda *_: None)
+directory = DataDirectory(Path(sys.argv[1]))
+directory.prepare()
+directory.lock()
+print("locked", flush=True)
+signal.pause()
+directory.unlock()
+time.sleep(1)
+"""
+"""A control plane that ends a second after it has let go of its lock."""
+
+
+def test_down_returns_when_the_process_has_ended(own: Lair) -> None:
+    """Not when its lock is free: the next command of a script may well want its ports."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LINGERS, str(own.data_dir)], env=own.env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "locked\n"
+        assert own.cli("down").stdout == "Stopped.\n"
+        assert gone(process.pid)
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_down_cleans_up_after_a_control_plane_that_was_killed(own: Lair, tmp_path: Path) -> None:
     own.start()
     pid = with_a_server(own, tmp_path)

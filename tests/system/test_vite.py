@@ -62,7 +62,7 @@ async def test_vite(site: Site, vite: Path, tmp_path: Path) -> None:
     answer = await site.fetch(host, headers={"Accept": "*/*"})
     assert answer.status == 200, answer.body
     assert b"/@vite/client" in answer.body
-    server = await site.servers.get("real", "vite")
+    server = await site.until("real", "vite", "awake")  # stored just after its route is published
     assert server.instance is not None
     assert server.instance.host in {"::1", "[::1]"}
     client = (await site.fetch(host, "/@vite/client")).body.decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ DOWN_TIMEOUT = 45.0
 """Seconds that a running `lair up` has to end: longer than servers have by default."""
 
 LOOK_AGAIN = 0.05
-"""Seconds between looks at whether it has ended: a lock gives no notice."""
+"""Seconds between looks at whether it has ended and let go of the lock, which gives no notice."""
 
 
 @command
@@ -44,24 +45,49 @@ async def down(session: Session) -> None:
 
 
 async def _end_control_plane(session: Session, directory: DataDirectory) -> bool:
-    """Ask a running `lair up` to stop everything; return with the lock, and whether there was one."""
-    asked = False
-    deadline = time.monotonic() + DOWN_TIMEOUT
-    while True:
-        try:
-            directory.lock()
-        except Conflict as error:
-            if not asked:
-                asked = True
-                await _ask_to_stop(session, error.extra.get("process"))
-            elif time.monotonic() > deadline:
+    """Have a running `lair up` stop everything; return with the lock, and whether there was one."""
+    try:
+        directory.lock()
+    except Conflict as error:
+        process: int | None = error.extra.get("process")
+    else:
+        return False
+    held = _hold(process)
+    try:
+        await _ask_to_stop(session, process)
+        deadline = time.monotonic() + DOWN_TIMEOUT
+        # It lets go of the lock shortly before it ends.
+        while not (_has_ended(held) and _took(directory)):
+            if time.monotonic() > deadline:
                 raise LairError(
-                    f"`lair up` (process {error.extra.get('process')}) has not ended within {DOWN_TIMEOUT:.0f} s. "
+                    f"`lair up` (process {process}) has not ended within {DOWN_TIMEOUT:.0f} s. "
                     "Kill it with `kill -9`, and run `lair down` again."
-                ) from error
+                )
             await asyncio.sleep(LOOK_AGAIN)
-        else:
-            return asked
+    finally:
+        if held is not None:
+            os.close(held)
+    return True
+
+
+def _hold(process: int | None) -> int | None:
+    """Return a pidfd of a process, since its number may be another's later; None where it can't be seen from here."""
+    try:
+        return None if process is None else os.pidfd_open(process)
+    except OSError:
+        return None
+
+
+def _has_ended(held: int | None) -> bool:
+    return held is None or bool(select.select([held], [], [], 0)[0])
+
+
+def _took(directory: DataDirectory) -> bool:
+    try:
+        directory.lock()
+    except Conflict:
+        return False
+    return True
 
 
 async def _ask_to_stop(session: Session, process: int | None) -> None:
