@@ -1,7 +1,4 @@
-"""One experiment: N times awake and asleep again under constant GET and POST traffic; nothing fails, nothing doubles.
-
-Shared by the chaos test (few cycles) and by `bench/cycles.py` (many).
-"""
+"""One experiment: N times awake and asleep again under constant traffic; nothing fails, nothing doubles."""
 
 from __future__ import annotations
 

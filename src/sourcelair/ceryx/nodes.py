@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sourcelair.ceryx import metrics
-from sourcelair.ceryx.activity import NodeCounts
+from sourcelair.ceryx.counts import NodeCounts
 from sourcelair.ceryx.models import NODES, SCHEMA, node_key, record_of
 from sourcelair.client.ceryx import Node, NodeReport
 from sourcelair.errors import Conflict, NotFound

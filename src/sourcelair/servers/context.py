@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Instance, Server
@@ -19,9 +18,6 @@ from sourcelair.servers.records import ServerRecord
 from sourcelair.settings import Settings, split_address
 from sourcelair.store.base import Store
 
-if TYPE_CHECKING:
-    from sourcelair.servers.worker import Worker
-
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL")
 """Variables of the control plane that instances get too; nothing else of its environment."""
 
@@ -31,7 +27,7 @@ HIDDEN = "***"
 
 @dataclass
 class Context:
-    """The parts that workers share. `removed` is told of a worker whose server is forgotten."""
+    """The parts that workers share. `removed` is told which server is forgotten."""
 
     store: Store
     settings: Settings
@@ -41,7 +37,7 @@ class Context:
     ports: Ports
     slots: asyncio.Semaphore
     spawn: Callable[..., object]
-    removed: Callable[[Worker], None]
+    removed: Callable[[ServerRecord], None]
     clock: Callable[[], float]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 

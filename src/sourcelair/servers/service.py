@@ -14,7 +14,7 @@ from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Server, ServerEvent, ServerInput
 from sourcelair.errors import Conflict, HistoryCompacted, LairError, NotFound, PreconditionFailed
 from sourcelair.names import check_name, normalise_host
-from sourcelair.servers import machine
+from sourcelair.servers import machine, steps
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, Found
 from sourcelair.servers.drivers.process import logs
@@ -84,7 +84,7 @@ class ServersService:
         while True:
             page = await self._store.list(SERVERS, start_after=after, limit=1000)
             for entry in page.entries:
-                self._add(Worker(self.context, decode(ServerRecord, entry), entry.mod_revision))
+                self._add(Worker(self.context, decode(ServerRecord, entry), entry.mod_revision, steps.take))
             if not page.more:
                 break
             after = page.entries[-1].key
@@ -120,8 +120,8 @@ class ServersService:
         for host in worker.hosts:
             self._by_host[host] = worker
 
-    def _forget(self, worker: Worker) -> None:
-        self._workers.pop((worker.record.owner, worker.record.project), None)
+    def _forget(self, record: ServerRecord) -> None:
+        worker = self._workers.pop((record.owner, record.project))
         self._drop_hosts(worker, worker.hosts)
 
     def _drop_hosts(self, worker: Worker, hosts: list[str]) -> None:
@@ -265,7 +265,7 @@ class ServersService:
             [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
             [Put(record.key, encode(record)), *(Put(f"{HOSTS}{host}", claim) for host in record.hosts)],
         )
-        worker = Worker(self.context, record, revision)
+        worker = Worker(self.context, record, revision, steps.take)
         try:
             worker.record.route_revision = await publisher.publish(worker.hosts, None, insist=False)
         except LairError:

@@ -290,6 +290,6 @@ async def _remove(worker: Worker) -> None:
     await context.store.transact([], operations)
     await asyncio.to_thread(logs.remove, context.log(record))
     worker.removed = True
-    context.removed(worker)
+    context.removed(record)
     worker.notify()
     log.info("removed", server=record.name)

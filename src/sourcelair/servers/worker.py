@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
@@ -41,10 +41,14 @@ class Worker:
         context: what all workers share.
         record: as it is stored.
         revision: of the record in the store.
+        step: takes the next step, whatever that is; it is called for as long as there is work.
     """
 
-    def __init__(self, context: Context, record: ServerRecord, revision: int) -> None:
+    def __init__(
+        self, context: Context, record: ServerRecord, revision: int, step: Callable[[Worker], Awaitable[None]]
+    ) -> None:
         self.context = context
+        self._step = step
         self.record = record
         self.revision = revision
         self.failed_starts = 0
@@ -237,14 +241,12 @@ class Worker:
             self._task = self.context.spawn(self._run(), name=f"server {self.record.name}")
 
     async def _run(self) -> None:
-        from sourcelair.servers import steps
-
         pause = FIRST_PAUSE
         try:
             await self.context.ready.wait()
             while self.has_work:
                 try:
-                    await steps.take(self)
+                    await self._step(self)
                     pause = FIRST_PAUSE
                 except Exception:
                     log.exception("step_failed", server=self.record.name, state=self.record.state)
