@@ -148,6 +148,16 @@ class Settings(BaseSettings):
     route_table_bytes: int = Field(64 << 20, ge=1 << 20, description="Shared memory for routes, in bytes.")
     held_per_host: int = Field(2500, ge=1, description="Requests that may be held for one host, on one node.")
     held_total: int = Field(8000, ge=1, description="Requests that may be held in all, on one node.")
+    held_bytes_per_host: int = Field(
+        256 << 20, ge=0, description="Bytes of bodies, read already, that may be held for one host; one may be larger."
+    )
+    held_bytes_total: int = Field(1 << 30, ge=0, description="Bytes of such bodies that may be held in all.")
+    request_header_bytes: int = Field(
+        32 << 10, ge=1 << 10, le=1 << 20, description="Bytes that a visitor's longest header may have."
+    )
+    answer_header_bytes: int = Field(
+        16 << 10, ge=4 << 10, le=1 << 20, description="Bytes that the headers of an app's answer may have."
+    )
     patience: Seconds = Field(0.8, ge=0, description="Seconds a browser navigation is held before the waiting page.")
     wake_timeout: Seconds = Field(60.0, gt=0, description="Seconds that other requests are held before a 504.")
     stream_timeout: Seconds = Field(3600.0, gt=0, description="Seconds of silence that a WebSocket or stream may have.")

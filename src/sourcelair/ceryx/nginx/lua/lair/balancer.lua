@@ -13,7 +13,7 @@ local visitor = require "lair.visitor"
 local var = ngx.var
 local request_id = request.id
 local inflight, inflight_bits = records.inflight, records.bits
-local waiting = records.hosts
+local waiting, by_id = records.hosts, records.by_id
 
 -- Ends a balancer call that was the second: that one must not try again, and DECLINED would.
 local NO_LIVE_UPSTREAM = -3
@@ -38,7 +38,8 @@ function _M.claim(id, host, bits, tls)
     if entry.enforce_https and var.lair_scheme ~= "https" then
         return nil
     end
-    if waiting[host] and not gate.may_pass(id, entry) then
+    local crowd, record = waiting[host], by_id[id]
+    if (crowd or record) and not gate.may_pass(record, crowd) then
         return nil
     end
     if config.stall > 0 then
@@ -71,7 +72,7 @@ local function choose(tls)
     if entry then
         -- Counted already: either an upload that was counted before its body was read, or NGINX calls a second time
         -- because a pooled connection was reset.
-        local record = records.by_id[id]
+        local record = by_id[id]
         if not (record and record.counted) then
             records.reset[id] = true
             return NO_LIVE_UPSTREAM
@@ -118,9 +119,9 @@ function _M.finish()
     if records.reset[id] then
         records.reset[id] = nil
     end
-    local record = records.by_id[id]
+    local record = by_id[id]
     if record then
-        records.by_id[id] = nil
+        by_id[id] = nil
         gate.leave(record)
     end
 end

@@ -15,7 +15,7 @@ local RENEW = 1              -- seconds between renewals
 local MOST = 400             -- calls of one worker at once; NGINX drops timers above its own limit
 local CONNECT_TIMEOUT = 2000     -- milliseconds
 local ANSWER_TIMEOUT = 75000     -- milliseconds: a waker long-polls
-local MOST_BODY = 8192           -- bytes of a waker's answer that are passed on
+local MOST_BODY = 32768          -- bytes of a waker's answer that are passed on: all of it, or nothing
 local KEEP_OUTCOME = 30          -- seconds
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2    -- seconds between calls for one host
 local STARTING_PAUSE = 0.5       -- seconds from call to call while the waker says "still starting"
@@ -117,11 +117,14 @@ local function ask(waker, order)
         return { code = reason == "timeout" and 202 or 0, reason = reason }
     end
     local headers = read_headers(socket) or {}
-    local text, _, part = socket:receive(math.min(tonumber(headers["content-length"]) or MOST_BODY, MOST_BODY))
+    local length = tonumber(headers["content-length"])
+    local text, _, part = socket:receive(math.min(length or MOST_BODY, MOST_BODY))
     socket:close()
+    -- Without a length it ends with the connection; so what filled the buffer may have been cut.
+    local whole = length and length <= MOST_BODY and text or not length and part
     return {
         code = code, state = headers["lair-state"], retry_after = headers["retry-after"],
-        content_type = headers["content-type"], body = text or part,
+        content_type = headers["content-type"], body = whole or "",
     }
 end
 

@@ -4,8 +4,11 @@ local _M = {
     generation = nil,        -- new at every start of NGINX
     patience = 0.8,          -- seconds a navigation is held before the waiting page
     wake_timeout = 60,       -- seconds that anything else is held
+    workers = 1,
     held_per_host = 2500,
     held_total = 8000,
+    held_bytes_per_host = 268435456,    -- of bodies that were read already
+    held_bytes_total = 1073741824,
     stall = 0,               -- tests only: longest stall between look-up and count, in seconds
     orphans = {},            -- workers of an earlier master that may still serve: {pid, start time}
 }

@@ -1,8 +1,8 @@
 -- The crowds: for each host, who waits for it in this worker, and the ticker that wakes them.
 --
--- A crowd stands until nobody waits, no place of its window is taken and no body is being read; while it stands,
--- newcomers go through its window too.
+-- A crowd stands until nobody waits and no place of its window is taken. While somebody waits, newcomers stand in line.
 
+local semaphore = require "ngx.semaphore"
 local calls = require "lair.calls"
 local changes = require "lair.changes"
 local config = require "lair.config"
@@ -20,7 +20,8 @@ local hosts = records.hosts
 
 local _M = {}
 
-local ticking, seen, held = false, 0, 0
+local ticking, seen = false, 0
+local held = { count = 0, bytes = 0 }
 
 function _M.node()
     return state:get("node") or ""
@@ -108,34 +109,56 @@ local function start_ticker()
     end
 end
 
--- Returns how many are held by other workers under a name, those of dead workers left out.
-local function held_elsewhere(name)
+-- Returns how many (or how many bytes) other workers hold under a name, those of dead workers left out.
+local function held_elsewhere(kind, name)
     local sum = 0
     for number = 1, workers.count() do
         if number ~= workers.number then
-            local count = shared:get("held:" .. number .. name)
-            if count and count > 0 and workers.is_alive(number) then
-                sum = sum + count
+            local amount = shared:get(kind .. number .. name)
+            if amount and amount > 0 and workers.is_alive(number) then
+                sum = sum + amount
             end
         end
     end
     return sum
 end
 
-local function publish(crowd)
-    local name = "held:" .. workers.number .. ":" .. crowd.host
-    if crowd.count > 0 then
-        shared:set(name, crowd.count)
+local function publish_one(kind, name, amount)
+    if amount > 0 then
+        shared:set(kind .. workers.number .. name, amount)
     else
-        shared:delete(name)
+        shared:delete(kind .. workers.number .. name)
     end
-    shared:set("held:" .. workers.number, held)
 end
 
-local function crowd_of(host)
+local function publish(crowd, bytes)
+    local name = ":" .. crowd.host
+    publish_one("held:", name, crowd.count)
+    publish_one("held:", "", held.count)
+    if bytes > 0 then
+        publish_one("bytes:", name, crowd.bytes)
+        publish_one("bytes:", "", held.bytes)
+    end
+end
+
+-- Tells whether there is no room for one more, or for its body. A single body may have any size: it lies on the disk
+-- already.
+local function is_full(here, name, bytes, most, most_bytes)
+    if here.count + 1 > most - held_elsewhere("held:", name) then
+        return true
+    end
+    if bytes == 0 then
+        return false
+    end
+    local others = here.bytes + held_elsewhere("bytes:", name)
+    return others > 0 and others + bytes > most_bytes
+end
+
+-- Returns the crowd of a host, a new one where none stands.
+function _M.of(host)
     local crowd = hosts[host]
     if not crowd then
-        crowd = { host = host, waiting = {}, count = 0, uploads = 0, ask_at = 0 }
+        crowd = { host = host, waiting = {}, count = 0, bytes = 0, ask_at = 0 }
         windows.open(crowd)
         hosts[host] = crowd
     end
@@ -143,46 +166,48 @@ local function crowd_of(host)
     return crowd
 end
 
--- Makes a record one of those that wait for its host, and returns the crowd; nil when too many wait already.
-function _M.join(record)
-    local crowd = crowd_of(record.host)
-    if crowd.count + 1 > config.held_per_host - held_elsewhere(":" .. record.host)
-        or held + 1 > config.held_total - held_elsewhere("") then
+-- Tells whether somebody waits for a host in this worker.
+function _M.is_waited_for(host)
+    return hosts[host] ~= nil and hosts[host].count > 0
+end
+
+-- Makes a record one of those that wait for its host, and returns the crowd; nil when too many wait already. `bytes`:
+-- of its body, where that was read.
+function _M.join(record, bytes)
+    local crowd = _M.of(record.host)
+    if is_full(crowd, ":" .. record.host, bytes, config.held_per_host, config.held_bytes_per_host)
+        or is_full(held, "", bytes, config.held_total, config.held_bytes_total) then
         return nil
     end
+    record.semaphore = record.semaphore or semaphore.new()
+    record.crowd, record.bytes = crowd, bytes
     crowd.waiting[record] = true
-    crowd.count, held = crowd.count + 1, held + 1
-    record.crowd = crowd
-    publish(crowd)
+    crowd.count, held.count = crowd.count + 1, held.count + 1
+    crowd.bytes, held.bytes = crowd.bytes + bytes, held.bytes + bytes
+    publish(crowd, bytes)
     return crowd
 end
 
 function _M.stop_waiting(record)
-    local crowd = record.crowd
+    local crowd, bytes = record.crowd, record.bytes
     if crowd then
         record.crowd, record.queued = nil, false
         crowd.waiting[record] = nil
-        crowd.count, held = crowd.count - 1, held - 1
-        publish(crowd)
+        crowd.count, held.count = crowd.count - 1, held.count - 1
+        crowd.bytes, held.bytes = crowd.bytes - bytes, held.bytes - bytes
+        publish(crowd, bytes)
     end
 end
 
-function _M.begin_upload(record, crowd)
-    crowd.uploads = crowd.uploads + 1
-    record.uploading = crowd
-end
-
-function _M.end_upload(record)
-    local crowd = record.uploading
-    if crowd then
-        record.uploading = nil
-        crowd.uploads = crowd.uploads - 1
-    end
+-- Asks the waker for somebody who does not wait for it.
+function _M.ask_for(host, wanted)
+    _M.of(host)
+    calls.ensure(host, wanted.waker, wanted.order)
 end
 
 function _M.drop_if_empty(host)
     local crowd = hosts[host]
-    if crowd and crowd.count == 0 and crowd.used == 0 and crowd.uploads == 0 then
+    if crowd and crowd.count == 0 and crowd.used == 0 then
         hosts[host] = nil
     end
 end

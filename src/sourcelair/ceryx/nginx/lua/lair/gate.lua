@@ -2,9 +2,9 @@
 -- a target: a request goes on when this node's table shows a live route.
 --
 -- All that wait for one host in this worker are its *crowd*. One ticker per worker looks at the crowds whose host
--- changed and wakes their waiters, who look for themselves. They join the crowd before they read the table.
+-- changed and wakes their waiters, who look for themselves. They join the crowd before they read the table again.
+-- Who has nothing to wait for never joins: a request with a body passes here too, and so do redirects.
 
-local semaphore = require "ngx.semaphore"
 local answers = require "lair.answers"
 local calls = require "lair.calls"
 local config = require "lair.config"
@@ -24,6 +24,7 @@ local var = ngx.var
 local MOST_HOPS = 8
 
 local SHORTEST_WAIT = 0.002    -- seconds
+local CONNECT_TIMEOUT = 2000    -- milliseconds
 
 local SAFE_TO_REPEAT = { GET = true, HEAD = true, OPTIONS = true }
 
@@ -33,63 +34,27 @@ local _M = {}
 local function record_of(id, stage)
     local record = records.by_id[id]
     if not record then
-        record = { id = id, host = var.host, hops = var.lair_class == "" and 0 or 1, semaphore = semaphore.new() }
+        record = { id = id, host = var.host, hops = var.lair_class == "" and 0 or 1 }
         records.by_id[id] = record
     end
     record.stage = stage
     return record
 end
 
--- Tells whether the balancer may send this request while a crowd stands for its host. In the balancer only.
-function _M.may_pass(id, entry)
-    local record = records.by_id[id]
-    if not record then
-        return false
+-- Tells whether the balancer may send this request. In the balancer only.
+--
+-- Who was held goes through the window: with a place, or (when its body was read meanwhile) with one that is free now.
+-- All others go straight on, unless somebody waits: then they stand in line too.
+function _M.may_pass(record, crowd)
+    if record and record.held then
+        return record.place or record.had_place or windows.take_free(crowds.of(record.host), record)
     end
-    if record.place or record.had_place then
-        return true
-    end
-    local crowd = record.uploading
-    if crowd and entry.kind == "L" and crowd.used < crowd.size and crowd.first > crowd.last then
-        return windows.take(crowd, record)
-    end
-    return false
+    return not crowd or crowd.count == 0
 end
 
 local function connect_time()
     local text = var.upstream_connect_time
     return text and text:match("[^%s,:]+$")
-end
-
--- Looks at how the last attempt of this request ended, and gives its count back. Whoever returns from here may wait.
-local function settle(record)
-    local id = record.id
-    local entry = records.inflight[id]
-    local was_reset = records.reset[id]
-    local connect = entry and connect_time()
-    windows.free(record, tonumber(connect))
-    crowds.end_upload(record)
-    if not entry then
-        return
-    end
-    local bits = records.bits[id] or 0
-    records.inflight[id], records.bits[id], records.reset[id] = nil, nil, nil
-    counts.finish(entry, bits)
-    if was_reset then
-        if SAFE_TO_REPEAT[ngx.req.get_method()] and not record.repeated then
-            record.repeated = true
-            record.hops = record.hops + 1
-            return ngx.exec("@fresh")
-        end
-        return answers.give("broken")
-    end
-    if connect ~= "-" then
-        return answers.give("broken")
-    end
-    record.failed = entry
-    if record.upload_begun then
-        return answers.give("unreachable")
-    end
 end
 
 -- Tells whether a live entry is one that this request just failed to connect to.
@@ -125,6 +90,52 @@ local function order(record, entry)
     return message
 end
 
+-- Tells whether a target takes no connections: of TLS, NGINX only says that the connection did not come about.
+local function refuses(entry)
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(CONNECT_TIMEOUT, CONNECT_TIMEOUT, CONNECT_TIMEOUT)
+    local ok, reason = socket:connect(entry.address, entry.port)
+    if ok then
+        socket:close()
+    end
+    return not ok and reason ~= "timeout"
+end
+
+-- Looks at how the last attempt of this request ended, and gives its count back. Whoever returns from here may wait.
+local function settle(record)
+    local id = record.id
+    local entry = records.inflight[id]
+    local was_reset = records.reset[id]
+    local connect = entry and connect_time()
+    windows.free(record, tonumber(connect))
+    if not entry then
+        return
+    end
+    local bits = records.bits[id] or 0
+    records.inflight[id], records.bits[id], records.reset[id] = nil, nil, nil
+    counts.finish(entry, bits)
+    if was_reset then
+        if SAFE_TO_REPEAT[ngx.req.get_method()] and not record.repeated then
+            record.repeated = true
+            record.hops = record.hops + 1
+            return ngx.exec("@fresh")
+        end
+        return answers.give("broken")
+    end
+    if connect ~= "-" or (entry.tls and not refuses(entry)) then
+        return answers.give("broken")
+    end
+    record.failed = entry
+    if record.upload_begun then
+        -- What was passed on of its body can't be sent again; whoever comes next shall find a server.
+        local waker = wakers.get(entry.waker)
+        if waker and not visitor.is_robot() then
+            crowds.ask_for(record.host, { waker = waker, order = order(record, entry) })
+        end
+        return answers.give("unreachable")
+    end
+end
+
 -- Looks whether the waker's last word ends this request. `value` is what the table showed before.
 local function hear(record, crowd, value, waker)
     local outcome = calls.outcome(record.host)
@@ -150,15 +161,15 @@ local function hear(record, crowd, value, waker)
     return answers.pass_on(outcome, code == 404 and "unknown-host" or code == 403 and "asleep" or "failed")
 end
 
--- One look at the table. Returns true when the request may go on; ends it where there is nothing to wait for.
-local function consider(record, crowd)
+-- Looks at the table. Returns the live entry to which the request may go (nil: none yet), the value that the table
+-- shows (nil: it is not loaded) and its source. Ends the request where there is nothing to wait for.
+local function look(record)
     local value, source = routes.find(record.host)
-    crowd.wanted = nil
     if not value then
         if routes.is_loaded() then
             return answers.give("unknown-host")
         end
-        return false
+        return nil
     end
     local entry = routes.parse(value)
     if entry.kind == "R" then
@@ -172,24 +183,33 @@ local function consider(record, crowd)
         return answers.give("unresolved", problem ~= "" and problem or nil)
     end
     if entry.kind == "L" and not is_failed(record, entry) then
-        if record.stage == "body" and not record.let_in then
-            record.let_in = true
-            crowds.begin_upload(record, crowd)
-            return let_go(record, entry, source)
-        end
-        return windows.take(crowd, record) and let_go(record, entry, source)
+        return entry, value, source
     end
-    local waker = wakers.get(entry.waker)
-    record.waker = waker
-    if not waker then
+    record.waker = wakers.get(entry.waker)
+    if not record.waker then
         return answers.give(entry.kind == "L" and "unreachable" or "asleep")
     end
     if visitor.is_robot() then
         return answers.give("asleep")
     end
-    hear(record, crowd, value, waker)
+    return nil, value, source
+end
+
+-- One look of a request that waits. Returns true when it may go on.
+local function consider(record, crowd)
+    local entry, value, source = look(record)
+    crowd.wanted = nil
+    if entry then
+        -- A body is read first: that may take long, and holds no place.
+        return (record.stage == "body" or windows.take(crowd, record)) and let_go(record, entry, source)
+    end
+    if not value then
+        return false
+    end
+    hear(record, crowd, value, record.waker)
+    entry = routes.parse(value)
     if record.failed or entry.kind ~= "L" then
-        crowd.wanted = { waker = waker, order = order(record, entry) }
+        crowd.wanted = { waker = record.waker, order = order(record, entry) }
         crowds.ask(crowd)
         return false
     end
@@ -198,10 +218,15 @@ end
 
 -- Holds the request until it may go on, or until its time is over.
 local function hold(record)
-    local crowd = crowds.join(record)
+    local entry, _, source = look(record)
+    if entry and not record.held and (record.stage == "body" or not crowds.is_waited_for(record.host)) then
+        return let_go(record, entry, source)
+    end
+    local crowd = crowds.join(record, record.stage == "gate" and tonumber(var.content_length) or 0)
     if not crowd then
         return answers.give("over-capacity")
     end
+    record.held = true
     local outcome = calls.outcome(record.host)
     record.seen = outcome and outcome.id or 0
     local now = ngx.now()
@@ -277,7 +302,6 @@ function _M.leave(record)
     record.left = true
     crowds.stop_waiting(record)
     windows.free(record)
-    crowds.end_upload(record)
     crowds.drop_if_empty(record.host)
 end
 

@@ -55,14 +55,20 @@ function _M.is_robot()
     return agent ~= nil and _M.is_robot_agent(agent)
 end
 
+-- Tells whether the answer may never end. An event stream is asked for by GET; what merely accepts one in answer to a
+-- POST is a request like any other.
+local function is_stream()
+    local accept = var.http_accept
+    if accept and find(accept, "text/event-stream", 1, true) and ngx.req.get_method() == "GET" then
+        return true
+    end
+    return var.lair_upgrade == "websocket"
+end
+
 -- Returns the bits under which the current request is counted.
 function _M.bits()
     local bits = _M.is_robot() and ROBOT or 0
-    local accept = var.http_accept
-    if (accept and find(accept, "text/event-stream", 1, true)) or var.lair_upgrade == "websocket" then
-        bits = bits + STREAM
-    end
-    return bits
+    return is_stream() and bits + STREAM or bits
 end
 
 -- Tells whether a person would read the answer: a browser that goes to a page, by whatever method.

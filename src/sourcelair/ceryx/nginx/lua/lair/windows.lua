@@ -1,8 +1,10 @@
 -- The window through which held requests are let go: a server with a listen backlog of 5 fails most of 1,000 that come
--- at once. Per worker two places at first, one more after each round, half when a connect took long. A place is free
--- again at the answer's headers, or some time after it was given, so that long polls can't block the rest.
+-- at once. Four places at first, which the workers share; one more after each round, half when a connect took long. A
+-- place is free again at the answer's headers, or some time after it was given, so that long polls can't block the rest.
 
-local FIRST_SIZE = 2
+local config = require "lair.config"
+
+local FIRST_PLACES = 4       -- of all workers
 local SLOW_CONNECT = 0.5     -- seconds; a lost SYN comes back after a second
 local LONGEST_HOLD = 0.25    -- seconds that one request keeps a place
 
@@ -10,7 +12,7 @@ local _M = {}
 
 -- Gives a crowd (see gate.lua) its empty window.
 function _M.open(crowd)
-    crowd.size, crowd.used, crowd.round = FIRST_SIZE, 0, 0
+    crowd.size, crowd.used, crowd.round = math.max(1, math.floor(FIRST_PLACES / config.workers)), 0, 0
     crowd.queue, crowd.first, crowd.last = {}, 1, 0
     crowd.places = {}
 end
@@ -45,6 +47,15 @@ local function fill(crowd)
     end
 end
 
+-- Takes a place that is free now, if nobody is before this record. Returns whether it has one.
+function _M.take_free(crowd, record)
+    if crowd.used >= crowd.size or crowd.first <= crowd.last then
+        return false
+    end
+    give(crowd, record)
+    return true
+end
+
 -- Takes a place for a record, or lets it stand in the queue. Returns whether it has a place.
 function _M.take(crowd, record)
     if record.place then
@@ -53,8 +64,7 @@ function _M.take(crowd, record)
     if record.queued then
         return false
     end
-    if crowd.used < crowd.size and crowd.first > crowd.last then
-        give(crowd, record)
+    if _M.take_free(crowd, record) then
         return true
     end
     crowd.last = crowd.last + 1
