@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ from tests.ceryx.nginx.world import (
     Waker,
     answer,
     app,
+    free_port,
     head,
     read_body,
     read_head,
@@ -194,6 +196,21 @@ async def test_a_failed_attempt_ends_those_who_waited_for_it_and_no_later_one(
     assert (await later).status == 200
 
 
+@pytest.mark.parametrize("claimed", [40_000, 100], ids=["more than is kept", "cut off"])
+async def test_what_is_no_whole_answer_of_the_waker_is_not_passed_on(proxy: Proxy, waker: Waker, claimed: int) -> None:
+    """The visitor gets our own words, which a program can read."""
+
+    async def fail(_: dict[str, Any]) -> bytes:
+        body = json.dumps({"detail": "x" * (claimed - 14 if claimed > 1000 else 20)})
+        head = f"HTTP/1.1 503 X\r\nContent-Type: application/problem+json\r\nContent-Length: {claimed}\r\n\r\n"
+        return (head + body).encode()
+
+    waker.on_wake = fail
+    await proxy.put(HOST, waker=waker.url)
+    found = await proxy.request(HOST)
+    assert (found.status, found.state, found.json()["state"]) == (503, "failed", "failed")
+
+
 @pytest.mark.parametrize(("status", "state"), [(403, "asleep"), (404, "unknown-host"), (503, "failed")])
 async def test_final_answers_of_the_waker(proxy: Proxy, waker: Waker, status: int, state: str) -> None:
     """403, 404 and 503 end the wait: with the waker's page for a person, with a problem for a program."""
@@ -350,6 +367,39 @@ async def test_a_waker_that_says_ready_about_the_same_instance_is_believed(
     await proxy.live(HOST, server, "i-1", waker=waker.url)
     with holder:
         assert (await proxy.request(HOST)).status == 200
+
+
+async def test_a_refused_upload_that_cannot_be_repeated_asks_the_waker(proxy: Proxy, waker: Waker) -> None:
+    """Part of a chunked body is gone, so it ends with 503; but the next visitor shall find a server."""
+    await proxy.put(HOST, "live", address="127.0.0.1", port=free_port(), instance="i-dead", waker=waker.url)
+    reader, writer = await proxy.connect()
+    writer.write(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".encode())
+    found = await read_head(reader)
+    assert (found.status, found.state) == (503, "unreachable")
+    writer.close()
+    await until(lambda: len(waker.wakes) == 1)
+    assert (waker.wakes[0]["reason"], waker.wakes[0]["instance"]) == ("unreachable", "i-dead")
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_only_a_refused_connection_to_https_starts_something(proxy: Proxy, waker: Waker, listens: bool) -> None:
+    """A handshake that fails is a bad answer: the server is there."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 this is not TLS\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1] if listens else free_port()
+        await proxy.put(HOST, "live", address="127.0.0.1", port=port, instance="i", tls=True, waker=waker.url)
+        found = await proxy.request(HOST)
+    if listens:
+        assert (found.status, found.state, waker.wakes) == (502, "broken", [])
+    else:
+        assert (found.status, found.state, len(waker.wakes)) == (503, "unreachable", 1)
+        assert waker.wakes[0]["reason"] == "unreachable"
 
 
 async def test_resets_never_start_anything(proxy: Proxy, waker: Waker, serve: Serve) -> None:

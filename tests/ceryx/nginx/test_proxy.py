@@ -149,6 +149,19 @@ async def test_clients_cannot_forge_where_they_come_from(proxy: Proxy, serve: Se
     assert "proxy" not in headers
 
 
+async def test_an_absolute_target_names_the_host(proxy: Proxy, serve: Serve) -> None:
+    """The route was chosen by it; a header that says otherwise reaches nobody."""
+    await proxy.live(HOST, await serve(mirror()))
+    reader, writer = await proxy.connect()
+    writer.write(f"GET http://{HOST}:81/reset HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
+    found = await read_head(reader)
+    told = json.loads(await read_body(reader, found.headers))
+    writer.close()
+    assert told["first"] == "GET /reset HTTP/1.1"
+    hosts = [line for line in told["lines"] if line.lower().startswith(("host:", "x-forwarded-host:"))]
+    assert sorted(hosts) == [f"Host: {HOST}:81", f"X-Forwarded-Host: {HOST}:81"]
+
+
 async def test_a_trusted_proxy_is_believed(start_proxy: StartProxy, serve: Serve) -> None:
     proxy = await start_proxy(trusted_proxies=["127.0.0.0/8"])
     await proxy.open()
@@ -573,6 +586,35 @@ async def test_a_slow_app_gets_one_request_and_504(
     assert waker.wakes == []
 
 
+async def test_only_what_asks_for_a_stream_counts_as_one(proxy: Proxy, serve: Serve) -> None:
+    """A POST that would take an event stream too is waited for when its server is stopped."""
+    go_on = asyncio.Event()
+
+    async def handler(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_body(reader, message.headers)
+        await go_on.wait()
+        writer.write(answer(200, "done"))
+
+    server = await serve(Server(handler))
+    await proxy.live(HOST, server)
+    accept = "application/json, text/event-stream"
+    asked = [asyncio.create_task(proxy.request(HOST, "POST", body=b"{}", Accept=accept))]
+    await until(lambda: len(server.requests) == 1)
+    assert (await proxy.count("i-1")).streams == 0
+    asked.append(asyncio.create_task(proxy.request(HOST, Accept="text/event-stream")))
+    await until(lambda: len(server.requests) == 2)
+    counts = await proxy.count("i-1")
+    assert (counts.in_flight, counts.streams) == (2, 1)
+    go_on.set()
+    assert {message.status for message in await asyncio.gather(*asked)} == {200}
+
+
+async def test_the_visitors_side_of_the_waker_takes_no_large_bodies(proxy: Proxy, waker: Waker) -> None:
+    await proxy.put(HOST, waker=waker.url)
+    assert (await proxy.request(HOST, "POST", "/.hemera/x", b"x" * 60_000)).status == 200
+    assert (await proxy.request(HOST, "POST", "/.hemera/x", b"x" * 70_000)).status == 413
+
+
 # --- the access log
 
 
@@ -591,3 +633,24 @@ async def test_every_request_has_a_line_in_json(proxy: Proxy, serve: Serve) -> N
     assert first["target"] == f"127.0.0.1:{server.port}"
     assert second["state"] == "unknown-host"
     assert "secret" not in log.read_text(), "queries carry secrets"
+
+
+@pytest.mark.parametrize(
+    ("path", "agent", "shown"),
+    [
+        ("/%c3%bcber/%e2%82%ac", "J\u00fcrgen/1.0", ("/\u00fcber/\u20ac", "J\u00fcrgen/1.0")),
+        ("/%ff%fe", "x", ("(not UTF-8)", "x")),
+        ("/a%c3", "x", ("(not UTF-8)", "x")),
+        ("/%ed%a0%80", "x", ("(not UTF-8)", "x")),  # half of a surrogate pair
+        ("/%f0%9f%98%80", "x", ("/\U0001f600", "x")),
+    ],
+)
+async def test_lines_of_the_log_are_utf8(
+    proxy: Proxy, serve: Serve, path: str, agent: str, shown: tuple[str, str]
+) -> None:
+    await proxy.live(HOST, await serve())
+    await proxy.request(HOST, path=path, User_Agent=agent)
+    log = Path(proxy.settings.data_dir) / "logs" / "access.log"
+    await until(lambda: log.read_bytes().count(b"\n") >= 1)
+    line = json.loads(log.read_text(encoding="utf-8"))
+    assert (line["path"], line["agent"]) == shown
