@@ -1,4 +1,7 @@
-"""Who waits, and who must not: what is held for one server costs no visitor of an awake one anything."""
+"""Who waits, and who must not: what is held for one server costs no visitor of an awake one anything.
+
+Caps are exact within a worker; two may both take the last place in the same moment. So who counts has one worker.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def reluctant(crowd: int) -> Server:
 
 async def test_a_full_gate_refuses_only_who_would_wait(start_proxy: StartProxy, waker: Waker, serve: Serve) -> None:
     """Visitors of servers that are awake, redirects and unknown hosts find no cap."""
-    proxy = await start_proxy(held_per_host=10, held_total=10, wake_timeout=20)
+    proxy = await start_proxy(nginx_workers=1, held_per_host=10, held_total=10, wake_timeout=20)
     await proxy.open(waker)
     server = await serve()
     await proxy.put(HOST, waker=waker.url)
@@ -133,7 +136,7 @@ async def uploads(proxy: Proxy, bodies: list[bytes], withdraw: Callable[[], obje
 
 async def test_the_bytes_of_held_bodies_have_a_cap(start_proxy: StartProxy, waker: Waker, serve: Serve) -> None:
     """Uploads whose server went meanwhile wait with their bodies: as many as there is room for."""
-    proxy = await start_proxy(held_bytes_per_host=250_000, wake_timeout=20)
+    proxy = await start_proxy(nginx_workers=1, held_bytes_per_host=250_000, wake_timeout=20)
     await proxy.open(waker)
     server = await serve()
     await proxy.live(HOST, server, waker=waker.url)
