@@ -6,7 +6,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,25 +16,50 @@ from tests.system.lair import Lair
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[tuple[Lair, Path]]:
-    """An installation whose logs lie on a disk of three megabytes, and that disk."""
+@contextlib.contextmanager
+def small_disk(directory: Path, part: str, size: str) -> Iterator[tuple[Lair, Path]]:
+    """An installation of which one folder lies on a small disk of its own, and that folder."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
-    lair = Lair(tmp_path / "own")
-    logs = lair.data_dir / "logs"
-    logs.mkdir(parents=True)
+    lair = Lair(directory / "own")
+    disk = lair.data_dir / part
+    disk.mkdir(parents=True)
     lair.data_dir.chmod(0o700)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", logs], capture_output=True, check=False)
+    options = f"size={size},mode=700"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], capture_output=True, check=False)
     if mounted.returncode:
         lair.close()
         pytest.skip("this machine does not let root mount")
     try:
         lair.start()
-        yield lair, logs
+        yield lair, disk
     finally:
         lair.close()
-        subprocess.run(["umount", "-l", logs], check=True)
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
+    """Wait until something holds that only shows from outside."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on a disk; the file returned holds it all."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    return ballast
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[tuple[Lair, Path]]:
+    """An installation whose logs lie on a disk of three megabytes, and that disk."""
+    with small_disk(tmp_path, "logs", "3m") as found:
+        yield found
 
 
 def test_a_full_disk_for_logs(full: tuple[Lair, Path], tmp_path: Path) -> None:
@@ -44,10 +70,7 @@ def test_a_full_disk_for_logs(full: tuple[Lair, Path], tmp_path: Path) -> None:
         lair.cli("create", name, "--dir", str(tmp_path), "--", sys.executable, "-m", "http.server", "{port}")
     assert lair.get("demo/before").text == "my blog"
 
-    ballast = logs / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"x" * 4096):
-            pass
+    ballast = fill(logs)
     for number in range(1000):
         assert lair.get("demo/before", f"/?{number}").text == "my blog"
     assert lair.get("demo/after").text == "my blog", "one that starts on a full disk logs nothing, and runs"
@@ -59,3 +82,21 @@ def test_a_full_disk_for_logs(full: tuple[Lair, Path], tmp_path: Path) -> None:
     lair.cli("restart", "demo/before")
     assert lair.get("demo/before", "/?seen-again").text == "my blog"
     assert "seen-again" in lair.cli("logs", "demo/before").stdout
+
+
+def test_nginx_dies_on_a_full_disk(tmp_path: Path) -> None:
+    """It is started again as soon as there is room, by the same control plane; visitors wait until then."""
+    (tmp_path / "index.html").write_text("my blog")
+    with small_disk(tmp_path, "nginx", "2m") as (lair, disk):
+        lair.cli("create", "demo/blog", "--dir", str(tmp_path), "--", sys.executable, "-m", "http.server", "{port}")
+        assert lair.get("demo/blog").text == "my blog"
+        ballast = fill(disk)
+        assert lair.get("demo/blog").text == "my blog"
+        for process in lair.nginx():
+            process.kill()
+        until(lambda: "nginx_not_started" in lair.output or lair.output.count("nginx_started") == 2)
+        assert lair.up is not None and lair.up.poll() is None, "the control plane goes on"
+        ballast.unlink()
+        until(lambda: lair.output.count("nginx_started") == 2)
+        until(lair.is_ready)
+        assert lair.get("demo/blog").text == "my blog"

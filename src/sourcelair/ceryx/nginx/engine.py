@@ -110,9 +110,7 @@ class NginxEngine:
             "control": str(self._control),
             "bodies": str(self._bodies),
         }
-        new = self._state_file.with_suffix(".new")
-        new.write_text(json.dumps(state))
-        new.replace(self._state_file)
+        _write(self._state_file, json.dumps(state))
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -133,9 +131,12 @@ class NginxEngine:
         """Keep NGINX running, for ever. When this is cancelled NGINX goes on; `stop` ends it.
 
         Raises:
-            LairError: it can't be started at all: not installed, address taken, a setting that it refuses.
+            LairError: it can't be started at all: not installed, address taken, a setting that it refuses, a full disk.
         """
-        await self._ensure()
+        try:
+            await self._ensure()
+        except OSError as error:
+            raise LairError(f"NGINX's files can't be written in {self._directory}: {error.strerror}.") from error
         pause = FIRST_PAUSE
         while not self._stopped:
             process, since = self._process, time.monotonic()
@@ -151,6 +152,8 @@ class NginxEngine:
                 await self._ensure()
             except LairError as error:
                 _log.error("nginx_not_started", reason=error.detail)
+            except OSError as error:  # a full disk, which may have room again
+                _log.error("nginx_not_started", reason=str(error))
 
     async def _ensure(self) -> None:
         """Adopt the NGINX that runs with these very settings, or start one."""
@@ -201,7 +204,7 @@ class NginxEngine:
         return tuple((process.pid, process.start) for process in old if process.alive)
 
     async def _start(self, program: Program, place: Place, config: str) -> None:
-        place.config.write_text(config)
+        _write(place.config, config)
         log = place.error_log.with_name("nginx.log")
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -216,7 +219,10 @@ class NginxEngine:
         )  # fmt: skip
         start = start_time(pid)
         self._process = ProcessId(pid, start or 0)
-        self._write_state()
+        try:
+            self._write_state()
+        except OSError as error:  # it serves all the same; a later control plane finds it by the log that it holds
+            _log.warning("nginx_not_noted", pid=pid, reason=str(error))
         deadline = time.monotonic() + START_TIMEOUT
         while not _connects(place.control):
             if not self._process.alive or time.monotonic() > deadline:
@@ -243,6 +249,16 @@ class NginxEngine:
             self.control_socket.unlink(missing_ok=True)
             remove_outside(self._directory, self._control, self._bodies)
             self._state_file.unlink(missing_ok=True)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole or not at all; one that says that already is left alone, so that a full disk is no matter."""
+    with contextlib.suppress(OSError, ValueError):
+        if file.read_text() == text:
+            return
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text)
+    new.replace(file)
 
 
 def _why_taken(address: str) -> str | None:
