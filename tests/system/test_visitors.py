@@ -173,7 +173,7 @@ async def test_while_hemera_is_down(own: Site, tmp_path: Path) -> None:
     own.lair.kill9()
     page = await app.fetch("/", headers=BROWSER)
     assert page.status == 503
-    assert page.headers["lair-state"] == "starting"
+    assert page.headers["lair-state"] == "waker-unreachable"
     assert b"http-equiv" in page.body and b"refresh" in page.body.lower()
     assert b"nginx" not in page.body.lower()
     held = asyncio.create_task(app.fetch("/", method="POST", body=b"kept", headers={"X-Request": "kept"}))

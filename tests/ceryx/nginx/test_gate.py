@@ -135,7 +135,9 @@ async def test_a_navigation_gets_the_built_in_page_when_the_waker_is_gone(proxy:
     found = await proxy.request(HOST, **BROWSER)
     assert found.status == 503
     assert b'http-equiv="refresh"' in found.body
-    assert found.state == "starting"
+    assert found.state == "waker-unreachable"
+    found = await proxy.request(HOST)
+    assert (found.status, found.state, found.json()["state"]) == (504, "waker-unreachable", "waker-unreachable")
 
 
 async def test_everything_else_is_held_until_the_deadline(proxy: Proxy, waker: Waker) -> None:

@@ -13,6 +13,8 @@ local ANSWERS = {
     ["asleep"] = { 503, 5, "This server is asleep", "It is not running right now." },
     ["starting"] = { 503, 1, "This server is starting", "It will be here in a moment." },
     ["start-timeout"] = { 504, 5, "This server is still starting", "It did not start in time." },
+    ["waker-unreachable"] = { 503, 3, "This server can't be woken right now", "What would wake it does not answer." },
+    ["waker-timeout"] = { 504, 5, "This server can't be woken right now", "What would wake it does not answer." },
     ["failed"] = { 503, 5, "This server did not start", "The last attempt to start it failed." },
     ["unknown-host"] = { 503, 30, "Nothing is here yet", "No server has this address. Check the spelling, or create it first." },
     ["unresolved"] = { 503, 5, "This server can't be found", "The name of its target has no address." },
@@ -23,6 +25,9 @@ local ANSWERS = {
     ["timeout"] = { 504, 5, "This server is too slow", "It did not answer in time." },
     ["grpc"] = { 501, nil, "gRPC is not supported", "This proxy speaks HTTP and WebSocket to its servers, not gRPC." },
 }
+
+-- Answers that tell a state of another name.
+local TOLD = { ["start-timeout"] = "starting", ["waker-timeout"] = "waker-unreachable" }
 
 local _M = {}
 
@@ -49,12 +54,12 @@ function _M.give(state, detail)
     local answer = ANSWERS[state]
     local status, retry_after, heading = answer[1], answer[2], answer[3]
     detail = detail or answer[4]
-    _M.headers(state == "start-timeout" and "starting" or state, retry_after)
+    _M.headers(TOLD[state] or state, retry_after)
     if visitor.wants_html() then
         return _M.send(status, "text/html; charset=utf-8", page.render(heading, detail, status == 503 and retry_after))
     end
     return _M.send(status, "application/problem+json", json.object {
-        type = "about:blank", title = TITLES[status], status = status, detail = detail, state = state,
+        type = "about:blank", title = TITLES[status], status = status, detail = detail, state = TOLD[state] or state,
         host = ngx.var.host,
     })
 end

@@ -228,7 +228,8 @@ local function hold(record)
     end
     record.held = true
     local outcome = calls.outcome(record.host)
-    record.seen = outcome and outcome.id or 0
+    local seen = outcome and outcome.id or 0
+    record.seen = seen
     local now = ngx.now()
     local is_navigation = visitor.is_navigation()
     local deadline = now + (is_navigation and config.patience or config.wake_timeout)
@@ -242,7 +243,9 @@ local function hold(record)
             if is_navigation then
                 return handover.page(record, record.waker)
             end
-            return answers.give(record.failed and "unreachable" or "start-timeout")
+            outcome = calls.outcome(record.host)
+            local is_gone = outcome and outcome.id > seen and outcome.code == 0
+            return answers.give(record.failed and "unreachable" or is_gone and "waker-timeout" or "start-timeout")
         end
         -- Never nothing at all: a wait of 0 comes back at once, and the clock stands still meanwhile.
         record.semaphore:wait(math.max(SHORTEST_WAIT, deadline - now))

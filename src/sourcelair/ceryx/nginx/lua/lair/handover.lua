@@ -21,8 +21,14 @@ end
 
 -- Ends the request with the waker's page, or with the one built in here.
 function _M.page(record, waker)
-    if not waker or not waker.usable or ngx.worker.exiting() then
+    if ngx.worker.exiting() then
+        return answers.give("restarting")
+    end
+    if not waker then  -- the table is not loaded yet
         return answers.give("starting")
+    end
+    if not waker.usable then
+        return _M.gone()
     end
     record.waker = waker
     local escape = ngx.escape_uri
@@ -75,7 +81,7 @@ end
 
 -- @waker_gone: the waker can't be reached.
 function _M.gone()
-    return answers.give("starting")
+    return answers.give("waker-unreachable")
 end
 
 return _M
