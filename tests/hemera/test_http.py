@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from tests.servers.world import Life, a_world, authenticate
 
 from sourcelair.client.servers import ServersClient, StartRequest
-from sourcelair.errors import install_error_handlers
+from sourcelair.errors import LairError, install_error_handlers
 from sourcelair.hemera.http import _progress, create_router
 from sourcelair.hemera.service import HemeraService
 from sourcelair.servers.drivers.base import ExitStatus
@@ -43,6 +44,9 @@ class Hemera:
 
     async def page(self, host: str = HOST) -> httpx.Response:
         return await self.http.get("/waker/page", params={"source": host, "path": "/"})
+
+    async def retry(self, to: str) -> httpx.Response:
+        return await self.http.post("/waker/visitor/retry", params={"to": to}, headers={"Lair-Source": HOST})
 
 
 @pytest.fixture
@@ -100,6 +104,42 @@ async def test_a_failed_start_shows_why_and_injects_nothing(hemera: Hemera) -> N
     assert "code 3" in page.text
     assert "&lt;script&gt;alert(1)" in page.text
     assert "<script>alert" not in page.text
+
+
+async def test_a_person_may_ask_for_another_try_now_and_then(hemera: Hemera) -> None:
+    """It passes by the back-off; however many ask, there is one try in a while, and back they go to where they were."""
+    script = Script(listens=False, exit_after=0.001, exit_status=ExitStatus(code=3))
+    await hemera.life.create(script=script)
+    for _ in range(3):
+        with contextlib.suppress(LairError):
+            await hemera.life.client.start("demo", "blog", StartRequest(), wait=5)
+    starts = hemera.life.world.driver.count("start")
+    hemera.service.directory._replace(await hemera.life.client.list())
+    assert (await hemera.wake()).status_code == 503, "it is held back"
+    assert 'action="/.hemera/retry?to=%2F"' in (await hemera.page()).text
+    answers = [await hemera.retry("/a?b=c") for _ in range(3)]
+    assert {(answer.status_code, answer.headers["location"]) for answer in answers} == {(303, "/a?b=c")}
+    await hemera.life.until("starting")
+    await hemera.life.until("failed")
+    assert hemera.life.world.driver.count("start") == starts + 1
+
+
+@pytest.mark.parametrize(
+    ("to", "location"),
+    [
+        ("/x/%2F?y", "/x/%2F?y"),
+        ("//evil.example/", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\r\nSet-Cookie: x", "/"),
+        ("/\u20ac", "/"),
+        ("", "/"),
+    ],
+)
+async def test_another_try_leads_nowhere_else(hemera: Hemera, to: str, location: str) -> None:
+    await hemera.life.create()
+    assert (await hemera.retry(to)).headers["location"] == location
+    assert hemera.life.world.driver.count("start") == 0, "a server that did not fail is not started by it"
 
 
 async def test_the_page_is_small_and_not_kept(hemera: Hemera) -> None:

@@ -95,12 +95,18 @@ def test_a_failure_is_shown_and_tried_again(lair: Lair, page: Page, tmp_path: Pa
     program = f"'{sys.executable}' -S -E '{IDENTITY}' \"$PORT\" . chrome/broken"
     script = f"test -e works || {{ echo '<b>no database</b>' >&2; exit 3; }}; exec {program}"
     lair.cli("create", "chrome/broken", "--dir", str(tmp_path), "--", "sh", "-c", script)
-    page.goto(lair.url("chrome/broken"))
+    page.goto(lair.url("chrome/broken", "/deep?and=query"))
     expect(page.get_by_role("heading")).to_have_text("This server did not start")
     expect(page.get_by_role("alert")).to_contain_text("code 3")
     expect(page.locator("pre")).to_contain_text("<b>no database</b>")
+    for _ in range(4):  # the next try is far away by now
+        lair.cli("start", "chrome/broken", check=False)
+    page.reload()
+    expect(page.locator("#left")).not_to_have_text("1")
     (tmp_path / "works").touch()
+    page.get_by_role("button", name="Try again now").click()
     expect(page.locator("body")).to_contain_text('"instance"', timeout=ARRIVAL)
+    assert page.url == lair.url("chrome/broken", "/deep?and=query")
 
 
 def test_an_unknown_host(lair: Lair, page: Page) -> None:

@@ -15,6 +15,7 @@ from sourcelair.client.servers import Server
 from sourcelair.client.waker import WakeRequest, WakeResult
 from sourcelair.errors import PROBLEM_JSON, Forbidden, InvalidInput, LairError, from_problem
 from sourcelair.hemera import pages
+from sourcelair.hemera.retries import safe_path
 from sourcelair.hemera.service import HemeraService
 from sourcelair.hemera.waker import Outcome
 from sourcelair.names import normalise_host
@@ -51,11 +52,19 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
         """Return the page for a visitor of a host: waiting, failed, switched off."""
         host = _host(source)
         try:
-            html, state, retry = pages.render(await service.directory.find(host), host)
+            html, state, retry = pages.render(await service.directory.find(host), host, path=path)
         except LairError:  # nobody knows yet: a page that comes again
             html, state, retry = pages.render(None, host, state="starting")
         headers = {"Lair-State": state, "Retry-After": str(retry), "Cache-Control": "no-store"}
         return HTMLResponse(html, status_code=503, headers=headers)
+
+    @router.post("/visitor/retry", status_code=303)
+    async def retry(
+        _: Annotated[Identity, Depends(node)], to: str = "/", lair_source: Annotated[str, Header()] = ""
+    ) -> Response:
+        """Try once more to start a server that failed, because its visitor asks; then back to where they were."""
+        await service.retries.retry(_host(lair_source))
+        return Response(status_code=303, headers={"Location": safe_path(to), "Cache-Control": "no-store"})
 
     @router.get("/visitor/events", response_class=Response)
     async def events(_: Annotated[Identity, Depends(node)], lair_source: Annotated[str, Header()] = "") -> Response:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import ServersClient
 from sourcelair.hemera.directory import Directory
+from sourcelair.hemera.retries import Retries
 from sourcelair.hemera.sleeper import Sleeper
 from sourcelair.hemera.waker import Waker
 from sourcelair.settings import Settings
@@ -30,6 +31,7 @@ class HemeraService:
         self.directory = Directory(servers)
         self.waker = Waker(servers, self.directory, settings.max_starting, self._spawn)
         self.sleeper = Sleeper(servers, ceryx, self.directory, settings.idle_timeout)
+        self.retries = Retries(servers, self.directory)
         self.closing = asyncio.Event()
         """Set once the service closes: every stream ends then."""
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -44,13 +44,14 @@ def stage_of(server: Server) -> str:
     return "Waiting for its turn"
 
 
-def render(server: Server | None, host: str, state: str | None = None) -> tuple[str, str, int]:
+def render(server: Server | None, host: str, state: str | None = None, path: str = "/") -> tuple[str, str, int]:
     """Return the page for a host.
 
     Args:
         server: that answers there, None where there is none.
         host: as the visitor gave it.
         state: what is told; by default what `state_of` the server is.
+        path: that the visitor asked for, with its query.
 
     Returns:
         the HTML, the state that it tells, and the seconds after which to ask again.
@@ -64,6 +65,7 @@ def render(server: Server | None, host: str, state: str | None = None) -> tuple[
     html = _templates.get_template("page.html").render(
         state=state,
         host=host,
+        path=path,
         retry=retry,
         stage=stage_of(server) if server else "Looking for it",
         reason=server.failure if server else None,

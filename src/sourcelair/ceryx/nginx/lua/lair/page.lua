@@ -39,6 +39,7 @@ end
 function _M.render(heading, detail, refresh)
     local meta = refresh and '<meta http-equiv="refresh" content="' .. refresh .. '">\n' or ""
     local title = escape(heading)
+    detail = refresh and detail .. " This page asks again by itself." or detail
     return PAGE:format(meta, title, title, escape(detail), escape(ngx.var.host or ""))
 end
 
