@@ -35,6 +35,13 @@ def test_nobody_came_since_it_woke() -> None:
     assert verdict.look_at == NOW + 50
 
 
+def test_an_idle_stop_that_was_cancelled_is_no_activity() -> None:
+    """Back in `awake`, it is as idle as it was."""
+    again = server(changed_at=NOW - 1, instance=Instance(id="i1", awake_at=NOW - 100))
+    assert judge(again, activity(), IDLE, NOW).idle
+    assert not judge(again, activity(last_active=NOW - 1), IDLE, NOW).idle
+
+
 def test_the_last_visit_counts() -> None:
     assert judge(server(), activity(last_active=NOW - 60), IDLE, NOW).idle
     verdict = judge(server(), activity(last_active=NOW - 20), IDLE, NOW)

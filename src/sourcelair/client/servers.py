@@ -72,13 +72,14 @@ class ServerInput(BaseModel):
 
 
 class Instance(BaseModel):
-    """One run of a server. `started_at` in Unix seconds; host and port are where it was proven to listen."""
+    """One run of a server. Times in Unix seconds; host and port are where it was proven to listen."""
 
     id: str
     host: str | None = None
     port: int | None = None
     pid: int | None = None
     started_at: float | None = None
+    awake_at: float | None = Field(None, description="When it was published for the first time.")
 
 
 class Timing(BaseModel):

@@ -24,9 +24,15 @@ def may_sleep(server: Server) -> bool:
     return server.state == "awake" and server.instance is not None and not server.always_on
 
 
+def awake_since(server: Server) -> float:
+    """Return since when an instance has been awake: an idle stop that was cancelled changes nothing about that."""
+    instance = server.instance
+    return server.changed_at if instance is None or instance.awake_at is None else instance.awake_at
+
+
 def first_look(server: Server, idle_timeout: float) -> float:
     """Return when a server that became awake may be idle at the earliest."""
-    return server.changed_at + idle_timeout
+    return awake_since(server) + idle_timeout
 
 
 def judge(server: Server, activity: Activity, idle_timeout: float, now: float) -> Verdict:
@@ -40,7 +46,7 @@ def judge(server: Server, activity: Activity, idle_timeout: float, now: float) -
     """
     if activity.active:
         return Verdict(idle=False, look_at=now + idle_timeout)
-    last = max(activity.last_active or 0.0, server.changed_at)
+    last = max(activity.last_active or 0.0, awake_since(server))
     if last + idle_timeout > now:
         return Verdict(idle=False, look_at=last + idle_timeout)
     if activity.in_flight:  # of a robot: it keeps nothing awake, and loses nothing either

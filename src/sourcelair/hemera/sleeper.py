@@ -56,24 +56,20 @@ class Sleeper:
         """Put servers to sleep, for ever."""
         while True:
             await self._directory.synced.wait()
-            awake = {s.instance.id: s for s in self._directory.servers() if may_sleep(s) and s.instance}
-            self._look_at = {
-                instance: min(self._look_at.get(instance, float("inf")), self._latest(server))
-                for instance, server in awake.items()
-            }
+            running = {server.instance.id: server for server in self._directory.servers() if server.instance}
+            awake = {instance: server for instance, server in running.items() if may_sleep(server)}
+            # Also of one that is just draining: if that is cancelled, the next look is not due at once.
+            self._look_at = {instance: at for instance, at in self._look_at.items() if instance in running}
+            for instance, server in awake.items():
+                self._look_at.setdefault(instance, first_look(server, self.idle_timeout(server)))
             now = self._clock()
-            due = [instance for instance, at in self._look_at.items() if at <= now]
+            due = [instance for instance in awake if self._look_at[instance] <= now]
             for start in range(0, len(due), MOST_AT_ONCE):
                 some = due[start : start + MOST_AT_ONCE]
                 await self._look([awake[instance] for instance in some], some)
             if not due:
-                earliest = min(self._look_at.values(), default=None)
+                earliest = min((self._look_at[instance] for instance in awake), default=None)
                 await self._directory.changed(None if earliest is None else max(0.001, earliest - now))
-
-    def _latest(self, server: Server) -> float:
-        """Return the latest time for the next look; a changed policy shows here."""
-        known = self._look_at.get(server.instance.id if server.instance else "")
-        return first_look(server, self.idle_timeout(server)) if known is None else float("inf")
 
     async def _look(self, servers: list[Server], instances: list[str]) -> None:
         try:

@@ -93,6 +93,7 @@ class Context:
                 port=instance.port,
                 pid=instance.pid,
                 started_at=instance.started_at,
+                awake_at=instance.awake_at,
             ),
             last_exit=record.last_exit,
             timing=record.timing,
