@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.lair import Lair
+from tests.system.lair import SOURCE, Lair
 
 pytestmark = pytest.mark.system
 
@@ -21,6 +23,7 @@ USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, FAILED = 2, 3, 4, 5, 6
 
 SERVE = [sys.executable, "-m", "http.server", "{port}"]
 NAME = "demo/blog"
+README = SOURCE.parent / "README.md"
 
 
 @pytest.fixture
@@ -264,3 +267,19 @@ def test_every_command_explains_itself(lair: Lair) -> None:
         "routes list", "routes set", "routes rm", "token", "token create", "token list", "token revoke",
     ):  # fmt: skip
         assert "Usage: lair" in lair.cli(*command.split(), "--help").stdout
+
+
+def test_the_first_commands_of_the_readme(lair: Lair, tmp_path: Path) -> None:
+    """What a newcomer types after `bin/up`, as it stands there; only the log is not followed for ever."""
+    if shutil.which("curl") is None:
+        pytest.skip("the README uses curl")
+    (text,) = re.findall(r"^In another terminal:\n\n```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    text = text.replace("bin/lair", f"{sys.executable} -m sourcelair.cli").replace(":8080", f":{lair.port}")
+    done = subprocess.run(
+        ["sh", "-euc", text.replace("logs -f", "logs")],
+        env=lair.env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hi\n" in done.stdout.splitlines(keepends=True)
+    assert "lair: " not in done.stderr
+    lair.cli("rm", NAME, "--yes")

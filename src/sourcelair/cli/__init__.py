@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Run the `lair` command.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the `lair` command, and end this process with its exit code.
+
+    Args:
+        arguments: of the command; those of this process where there are none.
 
     Until a command has begun something that must be ended in order, Ctrl-C ends this process on the spot: Python may
     lose a KeyboardInterrupt while modules are imported (importlib removes its locks in callbacks, whose exceptions are
@@ -26,4 +30,4 @@ def main() -> None:
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from sourcelair.cli.app import app
 
-    app(prog_name="lair")
+    app(arguments, prog_name="lair")

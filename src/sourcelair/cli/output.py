@@ -67,9 +67,10 @@ def log_lines(lines: Any) -> None:
         sys.stderr.write("Its last log lines:\n" + "".join(f"  | {text}\n" for text in lines))
 
 
-def warn(message: str) -> None:
-    """Print a remark on standard error."""
-    sys.stderr.write(f"lair: {message}\n")
+def warn(message: str, *, in_json: bool) -> None:
+    """Print a remark on standard error, as one line; where JSON was asked for it is an object with `warning`."""
+    text = " ".join(message.split())
+    sys.stderr.write((json.dumps({"warning": text}, ensure_ascii=False) if in_json else f"lair: {text}") + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -90,6 +90,10 @@ async def create(
         output.as_json(server.model_dump())
     else:
         output.line(server.url)
+    from sourcelair.cli.doubts import doubt
+
+    if said := doubt(body.spec):
+        output.warn(f"{name} will not start as it is: {said}.", in_json=session.as_json)
 
 
 @command

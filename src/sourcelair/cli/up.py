@@ -70,7 +70,7 @@ async def _serve(session: Session, settings: Settings, directory: DataDirectory)
     started = time.monotonic()
     say = (lambda _: None) if session.as_json else output.line
     system = System(settings, directory, say)
-    _warn_if_public(settings)
+    _warn_if_public(session, settings)
 
     async def ready() -> None:
         async with ServersClient(system.api_url, system.service_token) as client:
@@ -123,7 +123,7 @@ def _tell(session: Session, settings: Settings, facts: dict[str, Any], *, backgr
     output.line(f"{f'  {lair} down' if background else '  Ctrl-C':<21}stops everything")
 
 
-def _warn_if_public(settings: Settings) -> None:
+def _warn_if_public(session: Session, settings: Settings) -> None:
     """Say what it means when the APIs are not on loopback."""
     import ipaddress
 
@@ -137,5 +137,6 @@ def _warn_if_public(settings: Settings) -> None:
     if not local:
         output.warn(
             f"the APIs listen on {settings.api_listen}: who has a token can run commands on this machine, "
-            "and tokens travel unencrypted. Put TLS in front, or keep them on 127.0.0.1."
+            "and tokens travel unencrypted. Put TLS in front, or keep them on 127.0.0.1.",
+            in_json=session.as_json,
         )
