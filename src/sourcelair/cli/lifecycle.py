@@ -56,13 +56,15 @@ async def stop(session: Session, name: Name, *, wait: Wait = "90s") -> None:
         raise Unavailable(
             f"{name} is still {server.state} after {wait}: it goes on stopping. `lair show {name}` shows it."
         )
-    woken = server.instance is not None and server.state in {"starting", "awake"}
+    # It may be asleep still at this very moment: what the visitors want is stored before anything is started.
+    woken = server.desired == "awake"
     if session.as_json:
         output.as_json({**server.model_dump(), "stopped_instance": instance, "woken_again": woken})
-    elif instance is None and not woken:
-        output.line(f"{name} slept already.")
     elif woken:
-        output.line(f"{name}: that instance is gone; visitors have woken the next one already ({server.state}).")
+        state = "starting" if server.state == "asleep" else server.state
+        output.line(f"{name}: that instance is gone; visitors have woken the next one already ({state}).")
+    elif instance is None:
+        output.line(f"{name} slept already.")
     else:
         output.line(f"{name} sleeps." if server.enabled else f"{name} is stopped, and disabled.")
 
