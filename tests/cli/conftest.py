@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import sourcelair
 from sourcelair.cli import main
 from sourcelair.errors import PROBLEM_JSON
 
@@ -50,6 +51,7 @@ def lair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     monkeypatch.setenv("LAIR_TOKEN", TOKEN)
     monkeypatch.setenv("LAIR_API_LISTEN", "127.0.0.1:1")  # nobody is there
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(sourcelair.__file__).parents[1]))  # for processes that it starts
     monkeypatch.chdir(tmp_path)
     interrupted = signal.getsignal(signal.SIGINT)
 

@@ -37,6 +37,11 @@ _CODES: tuple[tuple[tuple[type[LairError], ...], int], ...] = (
 )
 
 
+def kind_of(code: int) -> type[LairError]:
+    """Return the kind of error that a process of ours ended with: the one that gives this exit code again."""
+    return next((kinds[0] for kinds, known in _CODES if known == code), LairError)
+
+
 def code_of(error: LairError) -> int:
     """Return the exit code for an error."""
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), OTHER)

@@ -11,9 +11,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from sourcelair.cli import exits
 from sourcelair.cli.session import RUNNING, reachable
 from sourcelair.cli.system.directory import DataDirectory
-from sourcelair.errors import LairError
+from sourcelair.errors import Unavailable
 from sourcelair.settings import Settings
 
 LOOK_AGAIN = 0.03
@@ -30,8 +31,8 @@ def start_in_background(settings: Settings, directory: DataDirectory) -> dict[st
     """Start `lair up` in a session of its own, and return what it says of itself once it is up.
 
     Raises:
-        Conflict: one runs already.
-        LairError: it did not come up; the message is its own last line.
+        LairError: it did not come up. The message is its own last line, and the kind is that of its exit code: a
+            Conflict where one runs already or a port is in use.
     """
     directory.lock()  # a clear error now is better than one in a log
     directory.unlock()
@@ -59,12 +60,12 @@ def start_in_background(settings: Settings, directory: DataDirectory) -> dict[st
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise LairError(_last_words(directory, start_of_log), exit_code=process.returncode)
+            raise exits.kind_of(process.returncode)(_last_words(directory, start_of_log))
         facts = _facts_of(directory, process.pid)
         if facts and _is_ready(settings):
             return facts
         time.sleep(LOOK_AGAIN)
-    raise LairError(f"Not up after {START_TIMEOUT:.0f} s; it goes on trying. Its log is {directory.log}.")
+    raise Unavailable(f"Not up after {START_TIMEOUT:.0f} s; it goes on trying. Its log is {directory.log}.")
 
 
 def _facts_of(directory: DataDirectory, pid: int) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from sourcelair.cli.system.assembly import Parts, assemble
 from sourcelair.cli.system.directory import DataDirectory
 from sourcelair.cli.system.http_server import HttpServer
 from sourcelair.cli.system.leftovers import stop_instances
-from sourcelair.errors import LairError
+from sourcelair.errors import LairError, Unavailable
 from sourcelair.hemera.http import create_router as create_hemera_router
 from sourcelair.servers.http import create_router as create_servers_router
 from sourcelair.settings import TEST_PREFIX, Settings, split_address
@@ -168,7 +168,7 @@ class System:
         """Wait until everything is ready. Returns False where it is to stop before that.
 
         Raises:
-            LairError: it takes too long.
+            Unavailable: it takes too long.
         """
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT
         while not self._stopping.is_set():
@@ -177,7 +177,7 @@ class System:
                 return True
             if asyncio.get_running_loop().time() > deadline:
                 late = ", ".join(name for name, ready in parts.items() if not ready)
-                raise LairError(
+                raise Unavailable(
                     f"Not ready after {START_TIMEOUT:.0f} s: {late}. `lair doctor` looks for the cause; "
                     f"logs are in {self.directory.logs}."
                 )
