@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from sourcelair.client.http import ApiClient
     from sourcelair.client.servers import ServersClient
     from sourcelair.settings import Settings
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 RUNNING = "running.json"
 """File in DATA_DIR where a running `lair up` says where it answers (no secrets)."""
@@ -71,14 +75,16 @@ class Session:
         """The token: LAIR_TOKEN, else the file that `lair up` wrote. Never a flag: all users see arguments.
 
         Raises:
+            InvalidInput: it can't be one; the message says where it comes from, and nothing of it.
             Unauthorized: there is neither.
             Unreachable: nothing was ever started here.
         """
         if self.settings.token:
-            return self.settings.token
+            in_environment = bool(os.environ.get("LAIR_TOKEN"))
+            return _checked(self.settings.token, "LAIR_TOKEN" if in_environment else "token in lair.toml")
         path = self.data_dir / "admin.token"
         try:
-            return path.read_text().strip()
+            return _checked(path.read_text(errors="replace"), str(path))
         except FileNotFoundError as error:
             raise Unreachable(
                 f"Nothing runs here: {self.data_dir} has no token. Start with `lair up`; "
@@ -112,6 +118,19 @@ class Session:
         if isinstance(error, Unauthorized) and "LAIR_TOKEN" not in error.detail:
             return f"{error.detail} The CLI takes it from LAIR_TOKEN, or {self.data_dir / 'admin.token'}."
         return error.detail
+
+
+def _checked(token: str, source: str) -> str:
+    """Return a token that may be sent in a header, without the white space around it that pasting adds.
+
+    Raises:
+        InvalidInput: it can't be one. Not left to the HTTP client: that one's message has the token in it.
+    """
+    token = token.strip()
+    if not _TOKEN.fullmatch(token):
+        what = "has characters that no token has: it must be printable ASCII, in one line" if token else "is empty"
+        raise InvalidInput(f"The token ({source}) {what}.")
+    return token
 
 
 def reachable(address: str) -> str:
