@@ -1,6 +1,7 @@
 """The `lair` command: one module per group of commands.
 
-- `app` puts the commands together, `command` gives each the options and the error handling that all have;
+- `app` puts the commands together, `usage` runs what was typed;
+- `command` gives each the options and the error handling that all have;
 - `session` finds the running system, its API and the token; `output` prints;
 - `system/` is what `lair up` runs: all three services and NGINX in one process.
 
@@ -29,5 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # httpx imports its own command line tool, which takes as long as the rest of it: pretend that it isn't installed.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     from sourcelair.cli.app import app
+    from sourcelair.cli.usage import run
 
-    app(arguments, prog_name="lair")
+    sys.exit(run(app, sys.argv[1:] if arguments is None else arguments))

@@ -83,8 +83,10 @@ def with_errors(session: Session, work: Callable[[], None]) -> None:
     except LairError as error:
         if os.environ.get("LAIR_DEBUG"):
             raise
-        output.error(session.explain(error), error.problem() if session.as_json else None)
-        output.log_lines(error.extra.get("log"))
+        explained = session.explain(error)
+        output.error(explained, {**error.problem(), "detail": explained} if session.as_json else None)
+        if not session.as_json:  # the object has them
+            output.log_lines(error.extra.get("log"))
         raise typer.Exit(exits.code_of(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(exits.INTERRUPTED) from None
@@ -95,8 +97,8 @@ def with_errors(session: Session, work: Callable[[], None]) -> None:
     except Exception as error:
         if os.environ.get("LAIR_DEBUG"):
             raise
-        where = _keep_trace(session)
-        output.error(f"Unexpected error ({type(error).__name__}: {error}). {where}", None)
+        unexpected = LairError(f"Unexpected error ({type(error).__name__}: {error}). {_keep_trace(session)}")
+        output.error(unexpected.detail, unexpected.problem() if session.as_json else None)
         raise typer.Exit(exits.OTHER) from None
 
 

@@ -26,7 +26,7 @@ from sourcelair.errors import (
     Unreachable,
 )
 
-OTHER, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, FAILED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+DONE, OTHER, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 _CODES: tuple[tuple[tuple[type[LairError], ...], int], ...] = (
     ((InvalidInput, BadRequest, TooLarge), USAGE),
