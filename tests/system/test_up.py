@@ -97,6 +97,9 @@ def test_sigterm_leaves_servers_and_nginx_running(own: Lair, tmp_path: Path, num
     assert own.signal(number) == 0
     assert own.get(NAME).text == "my blog"
     assert not gone(pid)
+    report = own.cli("doctor", check=False).stdout
+    assert "our NGINX serves; `lair up` takes it over" in report, "it is not told to be stopped"
+    assert "Stop that program" not in report and "NGINX answers at" in report
     began = time.monotonic()
     own.start()
     assert time.monotonic() - began < 20

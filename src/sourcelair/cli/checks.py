@@ -168,17 +168,29 @@ def _visitors(session: Session) -> Finding:
 
 
 def _ports(session: Session) -> Iterator[Finding]:
-    """Nothing runs: could it be started?"""
+    """Nothing answers: could it be started? What is ours has its port by right: `lair up` takes it over."""
+    from sourcelair.cli.system import running
     from sourcelair.cli.system.addresses import check_free
+    from sourcelair.settings import split_address
 
-    for setting in ("listen", "api_listen"):
+    nginx = running.nginx(session.data_dir)
+    ours = {
+        "listen": (nginx, "our NGINX serves; `lair up` takes it over"),
+        "api_listen": (running.control_plane(session.data_dir), "`lair up` itself has it"),
+    }
+    for setting, (process, what) in ours.items():
         address = getattr(session.settings, setting)
         try:
             check_free(address, setting)
         except LairError as error:
-            yield Finding("fail", "ports", error.detail)
+            if process is not None and running.listens(process, split_address(address)[1]):
+                yield Finding("ok", "ports", f"{address}: {what} (process {process}).")
+            else:
+                yield Finding("fail", "ports", error.detail)
         else:
             yield Finding("ok", "ports", f"{address} is free ({setting}).")
+    if nginx is not None:
+        yield _visitors(session)
 
 
 def _names(session: Session) -> list[Finding]:
