@@ -106,6 +106,7 @@ def test_a_frozen_control_plane_is_not_in_its_own_way(lair: Run, tmp_path: Path,
     assert [status for status, _ in findings(done, "ports")] == ["ok", "ok"]
     ((status, detail),) = findings(done, "control plane")
     assert status == "fail" and frozen in detail
+    assert "ReadTimeout" in detail, "why, and no empty brackets"
 
 
 def test_looking_changes_nothing(lair: Run, tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ async def _control_plane(session: Session) -> list[Finding]:
         return [Finding("fail", "control plane", f"Nothing answers at {url}.", "Start it with `lair up`.")]
     except httpx.HTTPError as error:
         todo = "It may be overloaded or paused; see its log, or start it again."
-        return [Finding("fail", "control plane", f"{url} takes connections and does not answer ({error}).", todo)]
+        why = str(error) or type(error).__name__  # a timeout says nothing of itself
+        return [Finding("fail", "control plane", f"{url} takes connections and does not answer ({why}).", todo)]
     except (ValueError, KeyError):
         todo = "Another program has this port: choose another with --api-listen."
         return [Finding("fail", "control plane", f"{url} answers, and is not SourceLair.", todo)]

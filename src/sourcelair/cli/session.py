@@ -24,6 +24,10 @@ RUNNING = "running.json"
 """File in DATA_DIR where a running `lair up` says where it answers (no secrets)."""
 
 
+PATIENCE = 10.0
+"""Seconds until a command gives an API up that takes connections and says nothing; what it waits for comes on top."""
+
+
 @dataclass
 class Session:
     """What one command works with.
@@ -97,19 +101,19 @@ class Session:
         """Return a client of the SourceLair API."""
         from sourcelair.client.servers import ServersClient
 
-        return ServersClient(self.api_url, self.token)
+        return ServersClient(self.api_url, self.token, patience=PATIENCE)
 
     def ceryx(self) -> CeryxClient:
         """Return a client of Ceryx."""
         from sourcelair.client.ceryx import CeryxClient
 
-        return CeryxClient(self.api_url, self.token)
+        return CeryxClient(self.api_url, self.token, patience=PATIENCE)
 
     def api(self) -> ApiClient:
         """Return a client without types, for what has none."""
         from sourcelair.client.http import ApiClient
 
-        return ApiClient(self.api_url, self.token)
+        return ApiClient(self.api_url, self.token, patience=PATIENCE)
 
     def explain(self, error: LairError) -> str:
         """Return the error's message with what to do next, where the error does not say it."""

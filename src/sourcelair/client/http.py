@@ -55,12 +55,20 @@ class ApiClient:
         base_url: such as `http://127.0.0.1:7070`.
         token: sent as `Authorization: Bearer`; None sends none.
         transport: for tests, such as `httpx.ASGITransport(app)`.
+        patience: seconds that any answer may take beyond the `wait` in its parameters, for who has a person waiting.
+            None: `READ_TIMEOUT`, and longer for what may take longer.
     """
 
     def __init__(
-        self, base_url: str, token: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        patience: float | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._patience = patience
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.AsyncClient(
             base_url=self.base_url,
@@ -101,12 +109,15 @@ class ApiClient:
             body: sent as JSON where it is not None.
             params: of the query; values of None are left out.
             headers: in addition.
-            wait: seconds that the service was asked to wait, added to the read timeout.
+            wait: seconds that the service was asked to wait, or may need, added to the read timeout.
 
         Raises:
             Unreachable: no answer came.
             LairError: the one that the service answered with.
         """
+        patience = READ_TIMEOUT + wait
+        if self._patience is not None:
+            patience = self._patience + float((params or {}).get("wait") or 0.0)
         try:
             response = await self._http.request(
                 method,
@@ -117,13 +128,17 @@ class ApiClient:
                     **({"Content-Type": "application/json"} if body is not None else {}),
                     **(headers or {}),
                 },
-                timeout=httpx.Timeout(READ_TIMEOUT + wait, connect=CONNECT_TIMEOUT, pool=None),
+                timeout=httpx.Timeout(patience, connect=CONNECT_TIMEOUT, pool=None),
             )
         except httpx.TransportError as error:
-            raise Unreachable(f"{self.base_url} does not answer: {error or type(error).__name__}") from error
+            raise self._unreachable(error) from error
         if response.status_code >= 400:
             raise error_of(response)
         return response
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        why = str(error) or type(error).__name__  # a timeout says nothing of itself
+        return Unreachable(f"{self.base_url} does not answer: {why}")
 
     @asynccontextmanager
     async def events(
@@ -183,7 +198,7 @@ class ApiClient:
                     raise error_of(response)
                 yield response
         except httpx.TransportError as error:
-            raise Unreachable(f"{self.base_url} does not answer: {error or type(error).__name__}") from error
+            raise self._unreachable(error) from error
 
 
 async def _parse(response: httpx.Response) -> AsyncIterator[ServerSentEvent]:
