@@ -26,7 +26,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 
 COMMANDS = [
     ["ls"], ["show", "demo/blog"], ["create", "demo/blog", "--", "true"], ["start", "demo/blog"], ["stop", "demo/blog"],
-    ["logs", "demo/blog"], ["routes", "list"], ["routes", "set", "a.example", "b.example"],
+    ["logs", "demo/blog"], ["logs", "-f", "demo/blog"], ["routes", "list"], ["routes", "set", "a.example", "b.example"],
     ["nodes", "list"], ["token", "list"],
 ]  # fmt: skip
 

@@ -88,6 +88,26 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Hang).serve_for
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_who_follows_a_log_learns_of_the_end(own: Lair, tmp_path: Path, number: signal.Signals) -> None:
+    """The control plane ends, in order or not: one line, and the code of what can't be reached."""
+    own.start()
+    with_a_server(own, tmp_path)
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "sourcelair.cli", "logs", "-f", NAME],
+        env=own.env, cwd=own.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert follower.stdout is not None
+        assert "GET /" in follower.stdout.readline()
+        own.signal(number)
+        said = follower.communicate(timeout=20)[1]
+    finally:
+        follower.kill()
+        follower.communicate()
+    assert (follower.returncode, said.count("\n")) == (5, 1), said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_leaves_servers_and_nginx_running(own: Lair, tmp_path: Path, number: signal.Signals) -> None:
     """A restart of the control plane is no outage; the next one adopts what runs, and starts nothing twice."""
