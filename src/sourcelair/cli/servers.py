@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
 Name = Annotated[
     str, typer.Argument(metavar="OWNER/PROJECT", help="The server, such as demo/blog.", show_default=False)
 ]
+
+
+class ShownState(StrEnum):
+    """The states of a server as `lair` shows them: the API's, and `disabled`."""
+
+    asleep = "asleep"
+    starting = "starting"
+    awake = "awake"
+    draining = "draining"
+    dozing = "dozing"
+    stopping = "stopping"
+    failed = "failed"
+    disabled = "disabled"
 
 
 @command
@@ -101,18 +115,20 @@ async def ls(
     session: Session,
     *,
     owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
-    state: Annotated[list[str] | None, typer.Option(help="Only in this state; repeatable.")] = None,
+    state: Annotated[list[ShownState] | None, typer.Option(help="Only in this state; repeatable.")] = None,
 ) -> None:
     """List servers and their states."""
     async with session.servers() as client:
-        servers = await client.list()
+        known = await client.list()
     servers = [
         server
-        for server in sorted(servers, key=lambda server: (server.owner, server.project))
+        for server in sorted(known, key=lambda server: (server.owner, server.project))
         if owner in {None, server.owner} and (not state or shown_state(server) in state)
     ]
     if session.as_json:
         output.as_json([server.model_dump() for server in servers])
+    elif known and not servers:
+        output.line(f"None of {len(known)} servers match." if len(known) > 1 else "The only server does not match.")
     elif not servers:
         output.line(f"No servers. Create one: {output.program()} create demo/blog -- python3 -m http.server {{port}}")
     else:
