@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,19 @@ class Api:
     """An API whose answers are made up: `(status, content type, body)`, by method and path without its query."""
 
     answers: dict[tuple[str, str], Callable[[Any], tuple[int, str, bytes]]] = field(default_factory=dict)
-    seen: list[tuple[str, str, Any]] = field(default_factory=list)
-    """What was asked: method, path and decoded body."""
+    seen: list[tuple[str, str, Any, Message]] = field(default_factory=list)
+    """What was asked: method, path, decoded body and headers."""
 
     def answer(self, method: str, path: str, body: Any, status: int = 200) -> None:
         """Answer with JSON; as a problem where the status says so."""
         kind = "application/json" if status < 400 else PROBLEM_JSON
         self.answers[method, path] = lambda _: (status, kind, json.dumps(body).encode())
 
-    def take(self, method: str, path: str, sent: bytes) -> tuple[int, str, bytes]:
+    def take(self, method: str, path: str, sent: bytes, headers: Message) -> tuple[int, str, bytes]:
         """Note what was asked, and return the answer."""
         path = path.partition("?")[0]
         body = json.loads(sent) if sent else None
-        self.seen.append((method, path, body))
+        self.seen.append((method, path, body, headers))
         make = self.answers.get((method, path))
         if make is None:
             return 404, PROBLEM_JSON, json.dumps({"detail": f"No server found for {path}."}).encode()
@@ -100,7 +101,7 @@ def api(monkeypatch: pytest.MonkeyPatch, lair: Run) -> Iterator[Api]:
 
         def handle_any(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, kind, body = made.take(self.command, self.path, sent)
+            status, kind, body = made.take(self.command, self.path, sent, self.headers)
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))

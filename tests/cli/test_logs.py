@@ -50,4 +50,4 @@ def test_a_log_that_is_followed_is_an_object_a_line(lair: Run, api: Api) -> None
 def test_a_log_of_nothing_is_not_followed(lair: Run, api: Api) -> None:
     api.answer("GET", PATH, NOT_FOUND, 404)
     assert lair("logs", "-f", "demo/blog").code == 3
-    assert [path for _, path, _ in api.seen] == [PATH]
+    assert [path for _, path, _, _ in api.seen] == [PATH]

@@ -8,12 +8,14 @@ import typer
 
 from sourcelair import __version__
 from sourcelair.cli import output
+from sourcelair.cli.create import create
 from sourcelair.cli.doctor import doctor
 from sourcelair.cli.down import down
 from sourcelair.cli.lifecycle import restart, start, stop
 from sourcelair.cli.logs import logs
 from sourcelair.cli.routes import nodes, routes
-from sourcelair.cli.servers import create, ls, open_, rm, show
+from sourcelair.cli.servers import ls, open_, rm, show
+from sourcelair.cli.switches import disable, enable
 from sourcelair.cli.tokens import tokens
 from sourcelair.cli.up import up
 
@@ -50,6 +52,8 @@ for name, run in {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "enable": enable,
+    "disable": disable,
     "logs": logs,
     "open": open_,
     "rm": rm,

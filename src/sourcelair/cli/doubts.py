@@ -17,12 +17,14 @@ def doubt(spec: Spec) -> str | None:
     """Return why a spec could not start on this machine, in the words that its start would have; None if it could."""
     if spec.driver != "process":
         return None
+    from sourcelair.servers.context import HIDDEN
     from sourcelair.servers.drivers.base import StartFailed
     from sourcelair.servers.drivers.process.commands import check_directory, find_program
 
     try:
         directory = check_directory(spec.directory)
-        find_program(spec.command[0], directory, {**os.environ, **spec.env})
+        if spec.env.get("PATH") != HIDDEN:
+            find_program(spec.command[0], directory, {**os.environ, **spec.env})
     except StartFailed as error:
         return str(error)
     return None

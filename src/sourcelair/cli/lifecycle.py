@@ -13,7 +13,7 @@ from sourcelair.cli import output, values
 from sourcelair.cli.command import command
 from sourcelair.cli.servers import Name
 from sourcelair.cli.session import Session, split_name
-from sourcelair.errors import LairError, Unavailable
+from sourcelair.errors import Conflict, LairError, Unavailable
 
 if TYPE_CHECKING:
     from sourcelair.client.servers import Server, ServersClient
@@ -31,7 +31,7 @@ async def start(session: Session, name: Name, *, wait: Wait = "90s") -> None:
     began = time.monotonic()
     async with session.servers() as client:
         was_awake = (await client.get(owner, project)).state == "awake"
-        with _progress(session, f"Starting {name}"):
+        with _progress(session, f"Starting {name}"), _naming_enable(name):
             server = await _start(client, owner, project, values.seconds(wait) or 0.0)
     _report_awake(session, server, "was awake already" if was_awake else f"awake after {_ms(began)} ms")
 
@@ -76,7 +76,7 @@ async def restart(session: Session, name: Name, *, wait: Wait = "90s") -> None:
     deadline = time.monotonic() + (values.seconds(wait) or 0.0)
     began = time.monotonic()
     async with session.servers() as client:
-        with _progress(session, f"Restarting {name}"):
+        with _progress(session, f"Restarting {name}"), _naming_enable(name):
             await client.restart(owner, project, wait=min(values.seconds(wait) or 0.0, LONGEST_CALL))
             server = await _start(client, owner, project, max(0.0, deadline - time.monotonic()))
     _report_awake(session, server, f"awake again after {_ms(began)} ms")
@@ -96,6 +96,17 @@ async def _start(client: ServersClient, owner: str, project: str, wait: float) -
                 f"{owner}/{project} is {server.state} after {wait:g} s: it goes on starting. "
                 f"`lair logs {owner}/{project}` shows what it says."
             )
+
+
+@contextlib.contextmanager
+def _naming_enable(name: str) -> Iterator[None]:
+    """Say which command switches a server on again, where the API says that it is off."""
+    try:
+        yield
+    except Conflict as error:
+        if error.extra.get("state") != "disabled":
+            raise
+        raise Conflict(f"{name} is disabled: `lair enable {name}` switches it on.", **error.extra) from error
 
 
 def _still_there(server: Server, instance: str | None) -> bool:

@@ -1,9 +1,8 @@
-"""Commands about what servers there are: create, ls, show, open, rm."""
+"""Commands about what servers there are: ls, show, open, rm."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from sourcelair.cli import output, values
 from sourcelair.cli.command import command
 from sourcelair.cli.session import Session, split_name
-from sourcelair.errors import Conflict, InvalidInput, PreconditionFailed
+from sourcelair.errors import InvalidInput
 
 if TYPE_CHECKING:
     from sourcelair.client.servers import Server
@@ -32,82 +31,6 @@ class ShownState(StrEnum):
     stopping = "stopping"
     failed = "failed"
     disabled = "disabled"
-
-
-@command
-async def create(
-    session: Session,
-    name: Name,
-    argv: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- COMMAND", help="What to run; {port} becomes the port.", show_default=False),
-    ] = None,
-    *,
-    directory: Annotated[
-        Path, typer.Option("--dir", "-C", help="Directory that it runs in.", show_default="the current one")
-    ] = Path(),
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Variable; repeatable.")] = None,
-    idle: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Sleeps after this long unused, as 90s, 10m.")
-    ] = None,
-    host: Annotated[list[str] | None, typer.Option(help="Another public host; repeatable (administrators).")] = None,
-    always_on: Annotated[bool, typer.Option("--always-on", help="Never sleeps; starts again when it ends.")] = False,
-    enabled: Annotated[bool, typer.Option("--enabled/--no-enabled", help="Whether a visit may wake it.")] = True,
-    update: Annotated[bool, typer.Option("--update", help="Replace it where it exists.")] = False,
-    driver: Annotated[str, typer.Option(help="What runs it.")] = "process",
-    ready_path: Annotated[str, typer.Option(metavar="PATH", help="Asked for to see whether it is ready.")] = "/",
-    ready_status: Annotated[list[int] | None, typer.Option(help="Status that means ready; repeatable.")] = None,
-    start_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time that a start may take.")] = None,
-    drain_timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time that a stop waits for requests.")
-    ] = None,
-    stop_grace: Annotated[str | None, typer.Option(metavar="TIME", help="Time from SIGTERM to SIGKILL.")] = None,
-    open_files: Annotated[int | None, typer.Option(help="Open files per process.")] = None,
-    processes: Annotated[int | None, typer.Option(help="Processes and threads.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Address space per process, as 512M.")] = None,
-) -> None:
-    """Create a server, and print its URL. The first visit wakes it."""
-    from sourcelair.client.servers import Limits, Readiness, ServerInput, SleepPolicy, Spec
-
-    owner, project = split_name(name)
-    if not argv:
-        raise InvalidInput(f"Say what to run: lair create {name} -- python3 -m http.server {{port}}")
-    with values.refused_by_the_model():
-        body = ServerInput(
-            spec=Spec(
-                driver=driver,
-                command=argv,
-                directory=str(directory.expanduser().absolute()),
-                env=values.variables(env or []),
-                readiness=Readiness(
-                    path=ready_path, status=ready_status or None, start_timeout=values.seconds(start_timeout)
-                ),
-                limits=Limits(processes=processes, open_files=open_files, memory_bytes=values.size(memory)),
-                sleep=SleepPolicy(
-                    idle_timeout=values.seconds(idle),
-                    drain_timeout=values.seconds(drain_timeout),
-                    stop_grace=values.seconds(stop_grace),
-                ),
-            ),
-            hosts=host or [],
-            enabled=enabled,
-            always_on=always_on,
-        )
-    async with session.servers() as client:
-        try:
-            server = await client.put(owner, project, body, create_only=not update)
-        except PreconditionFailed as error:
-            raise Conflict(
-                f"{name} exists already. `lair create --update` replaces it, `lair show` shows it."
-            ) from error
-    if session.as_json:
-        output.as_json(server.model_dump())
-    else:
-        output.line(server.url)
-    from sourcelair.cli.doubts import doubt
-
-    if said := doubt(body.spec):
-        output.warn(f"{name} will not start as it is: {said}.", in_json=session.as_json)
 
 
 @command
