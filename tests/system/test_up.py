@@ -139,6 +139,25 @@ def test_a_second_ctrl_c_is_no_traceback(own: Lair, tmp_path: Path) -> None:
     assert own.nginx() == [] and own.instances() == []
 
 
+STUBBORN = """
+import signal, sys, http.server
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
+"""
+
+
+def test_a_second_ctrl_c_kills_what_takes_its_time(own: Lair, tmp_path: Path) -> None:
+    """Whoever waits for a server that ignores its stop signal is told of that."""
+    own.env["LAIR_STOP_GRACE"] = "300"
+    own.start()
+    own.cli("create", NAME, "--dir", str(tmp_path), "--", sys.executable, "-c", STUBBORN, "{port}")
+    own.cli("start", NAME)
+    own.signal(signal.SIGINT, wait=None)
+    wait_for(own, "Ctrl-C again kills them at once")
+    assert own.signal(signal.SIGINT) == 0
+    assert own.instances() == []
+
+
 def test_ctrl_c_while_it_starts(own: Lair) -> None:
     """Whenever it comes, nothing is left behind."""
     for delay in (0.2, 0.5, 0.8, 1.2):
@@ -258,14 +277,14 @@ def test_the_demo(own: Lair) -> None:
     """Two sample projects, whose URLs are printed; one that was removed does not come back."""
     own.env["LAIR_DEMO"] = "true"
     own.start()
-    wait_for(own, "Ctrl-C")
+    wait_for(own, "Go on with:")
     for name in ("demo/hello", "demo/clock"):
         assert own.url(name).rstrip("/") in own.output
         assert own.get(name).status == 200
     own.cli("rm", "demo/clock", "--yes")
     own.stop()
     own.start()
-    wait_for(own, "Ctrl-C", 2)
+    wait_for(own, "Go on with:", 2)
     assert [server["project"] for server in own.cli_json("ls")] == ["hello"]
 
 

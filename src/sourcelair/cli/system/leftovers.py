@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sourcelair.cli.system.directory import DataDirectory
@@ -11,19 +12,29 @@ if TYPE_CHECKING:
     from sourcelair.servers.drivers.base import Driver, Found
     from sourcelair.settings import Settings
 
+A_MOMENT = 1.0
+"""Seconds after which a person who waits for the end wants to know that it can be had sooner."""
 
-async def stop_instances(driver: Driver, grace: float, hurry: asyncio.Event | None = None) -> int:
+
+async def stop_instances(
+    driver: Driver, grace: float, hurry: asyncio.Event | None = None, late: Callable[[], None] = lambda: None
+) -> int:
     """Stop every instance of this installation at once, and return how many there were.
 
     Args:
         driver: finds and stops them.
         grace: seconds from the stop signal to the kill.
         hurry: when it is set, what still runs is killed without waiting.
+        late: called once if that takes longer than a moment.
     """
     found = await driver.find_all()
-    async with asyncio.TaskGroup() as tasks:
-        for one in found:
-            tasks.create_task(_stop(driver, one, grace, hurry))
+    telling = asyncio.get_running_loop().call_later(A_MOMENT, late)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for one in found:
+                tasks.create_task(_stop(driver, one, grace, hurry))
+    finally:
+        telling.cancel()
     return len(found)
 
 

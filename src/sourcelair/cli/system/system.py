@@ -157,7 +157,12 @@ class System:
                         await engine.stop()
                 if self._everything:
                     self.say("Stopping project servers")
-                    await stop_instances(parts.driver, self.settings.stop_grace, self._hurry)
+                    await stop_instances(
+                        parts.driver,
+                        self.settings.stop_grace,
+                        self._hurry,
+                        lambda: self.say("Some take their time to end. Ctrl-C again kills them at once"),
+                    )
             finally:
                 for task in proxy:
                     task.cancel()
