@@ -121,3 +121,12 @@ def test_one_that_exists_is_left_alone(lair: Run, api: Api) -> None:
     api.answer("PUT", PATH, {"detail": "demo/blog exists already."}, 412)
     done = lair("create", "demo/blog", "--", "sh")
     assert done.code == 4 and "--update" in done.error
+
+
+@pytest.mark.parametrize("status", ["99", "600", "-1"])
+def test_a_status_that_no_answer_has_is_refused(lair: Run, api: Api, status: str) -> None:
+    """A server that waits for it would never be ready."""
+    done = lair("create", "demo/blog", "--ready-status", status, "--", "sh")
+    assert done.code == 2
+    assert "--ready-status" in done.error
+    assert api.seen == []

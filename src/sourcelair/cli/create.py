@@ -50,7 +50,9 @@ async def create(
     ready_path: Annotated[
         str | None, typer.Option(metavar="PATH", help="Asked for to see whether it is ready.", show_default="/")
     ] = None,
-    ready_status: Annotated[list[int] | None, typer.Option(help="Status that means ready; repeatable.")] = None,
+    ready_status: Annotated[
+        list[int] | None, typer.Option(min=100, max=599, help="Status that means ready; repeatable.")
+    ] = None,
     start_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time that a start may take.")] = None,
     drain_timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time that a stop waits for requests.")
