@@ -26,3 +26,12 @@ def test_a_stop_says_that_it_sleeps(lair: Run, api: Api) -> None:
     api.answer("POST", f"{PATH}stop", a_server())
     assert lair("stop", "demo/blog").out == "demo/blog sleeps.\n"
     assert json.loads(lair("stop", "demo/blog", "--json").out)["woken_again"] is False
+
+
+def test_a_stop_of_one_that_failed_does_not_say_that_it_sleeps(lair: Run, api: Api) -> None:
+    """It does not run, and it is not asleep."""
+    api.answer("GET", PATH, a_server(state="failed"))
+    api.answer("POST", f"{PATH}stop", a_server(state="failed"))
+    done = lair("stop", "demo/blog")
+    assert done.code == 0
+    assert "does not run" in done.out and "failed" in done.out and "slept" not in done.out

@@ -63,6 +63,8 @@ async def stop(session: Session, name: Name, *, wait: Wait = "90s") -> None:
     elif woken:
         state = "starting" if server.state == "asleep" else server.state
         output.line(f"{name}: that instance is gone; visitors have woken the next one already ({state}).")
+    elif server.state == "failed":
+        output.line(f"{name} does not run: its last start failed. `lair show {name}` says why.")
     elif instance is None:
         output.line(f"{name} slept already.")
     else:
