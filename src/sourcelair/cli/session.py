@@ -79,7 +79,8 @@ class Session:
         """The token: LAIR_TOKEN, else the file that `lair up` wrote. Never a flag: all users see arguments.
 
         Raises:
-            InvalidInput: it can't be one; the message says where it comes from, and nothing of it.
+            InvalidInput: the data directory is none, or this can't be a token; the message says where it comes from,
+                and nothing of it.
             Unauthorized: there is neither.
             Unreachable: nothing was ever started here.
         """
@@ -93,6 +94,10 @@ class Session:
             raise Unreachable(
                 f"Nothing runs here: {self.data_dir} has no token. Start with `lair up`; "
                 "if it runs elsewhere, give its --data-dir (LAIR_DATA_DIR), or a token in LAIR_TOKEN."
+            ) from error
+        except NotADirectoryError as error:
+            raise InvalidInput(
+                f"{self.data_dir} is not a directory: give another --data-dir (LAIR_DATA_DIR)."
             ) from error
         except OSError as error:
             raise Unauthorized(f"{path}: {error.strerror}. Give a token in LAIR_TOKEN.") from error

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sourcelair.cli.session import RUNNING
-from sourcelair.errors import Conflict, LairError
+from sourcelair.errors import Conflict, InvalidInput, LairError
 
 
 class DataDirectory:
@@ -51,7 +51,7 @@ class DataDirectory:
         """Make the directory and those in it.
 
         Raises:
-            LairError: it can't be made, or belongs to somebody else.
+            InvalidInput: it can't be made, or belongs to somebody else.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,14 +59,14 @@ class DataDirectory:
                 self._close_to_others()
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise LairError(
+            raise InvalidInput(
                 f"{self.path} can't be used: {error.strerror}. Choose another with --data-dir or LAIR_DATA_DIR."
             ) from error
 
     def _close_to_others(self) -> None:
         """Make it ours alone; never a directory that holds something else, such as `/tmp`."""
         if not (self.path / "installation").exists() and any(self.path.iterdir()):
-            raise LairError(
+            raise InvalidInput(
                 f"{self.path} holds other things, and is open to other users. Choose a directory of its own with "
                 "--data-dir or LAIR_DATA_DIR."
             )
