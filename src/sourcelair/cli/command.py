@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import json
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import typer
 
 from sourcelair.cli import exits, output
 from sourcelair.cli.session import Session
-from sourcelair.errors import LairError
+from sourcelair.errors import LairError, Unreachable
 
 COMMON: dict[str, Any] = {
     "as_json": Annotated[
@@ -77,7 +78,10 @@ async def _await(work: Coroutine[Any, Any, None]) -> None:
 def with_errors(session: Session, work: Callable[[], None]) -> None:
     """Run a command's work; end the process with one line and an exit code where it fails."""
     try:
-        work()
+        try:
+            work()
+        except json.JSONDecodeError as error:
+            raise Unreachable(f"What answers at {session.api_url} is not SourceLair: it sent no JSON.") from error
     except (typer.Exit, typer.Abort):
         raise
     except LairError as error:

@@ -122,6 +122,10 @@ class Session:
 
     def explain(self, error: LairError) -> str:
         """Return the error's message with what to do next, where the error does not say it."""
+        if isinstance(error, Unreachable) and "is not SourceLair" in error.detail:
+            return (
+                f"{error.detail} Give the address of ours with --api-listen, to `lair up` too if it is to have another."
+            )
         if isinstance(error, Unreachable) and "lair up" not in error.detail:
             return f"{error.detail.rstrip('.')}. Is it running? `lair up` starts it, `lair doctor` looks for the cause."
         if isinstance(error, Unauthorized) and "LAIR_TOKEN" not in error.detail:

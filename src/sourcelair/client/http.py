@@ -12,13 +12,17 @@ from urllib.parse import quote
 
 import httpx
 
-from sourcelair.errors import LairError, Unreachable, from_problem
+from sourcelair.errors import PROBLEM_JSON, LairError, Unreachable, from_problem
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a connection must stand."""
 
 READ_TIMEOUT = 30.0
 """Seconds that an answer may take beyond the `wait` that was asked for."""
+
+
+OUR_KINDS = ("application/json", "text/plain", "text/event-stream")
+"""Content types of good answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,31 @@ def segment(name: str) -> str:
 
 
 def error_of(response: httpx.Response) -> LairError:
-    """Return the error that an answer of 400 or above stands for. Its body must have been read."""
+    """Return the error that an answer other than 2xx stands for. Its body must have been read.
+
+    What is no problem object was not said by any service of ours, and is Unreachable: a 404 of another program does not
+    mean that there is no such server.
+    """
+    if not response.headers.get("content-type", "").startswith(PROBLEM_JSON):
+        return _not_ours(response)
     try:
         problem = response.json()
     except ValueError:
         problem = {}
     return from_problem(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+def _not_ours(response: httpx.Response) -> Unreachable:
+    url = response.request.url
+    return Unreachable(
+        f"What answers at {url.scheme}://{url.netloc.decode()} is not SourceLair: another program has that port."
+    )
+
+
+def _is_good(response: httpx.Response) -> bool:
+    """Whether an answer is one that our services give where all is well."""
+    kind = response.headers.get("content-type", "")
+    return response.is_success and (not kind or kind.startswith(OUR_KINDS))
 
 
 class ApiClient:
@@ -132,7 +155,7 @@ class ApiClient:
             )
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        if response.status_code >= 400:
+        if not _is_good(response):
             raise error_of(response)
         return response
 
@@ -193,7 +216,7 @@ class ApiClient:
         timeout = httpx.Timeout(silence, connect=CONNECT_TIMEOUT, pool=None)
         try:
             async with self._http.stream(method, path, params=params, headers=headers, timeout=timeout) as response:
-                if response.status_code >= 400:
+                if not _is_good(response):
                     await response.aread()
                     raise error_of(response)
                 yield response
