@@ -5,7 +5,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -33,6 +33,18 @@ _ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
 Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, allow_inf_nan=False, description="Seconds to wait for it.")]
 ONE = "/api/servers/{owner}/{project}"
 
+Answers = dict[int | str, dict[str, Any]]
+PUT_ANSWERS: Answers = {
+    201: {"model": Server, "description": "It was created."},
+    409: {"description": "A host is another's, or the server is just being removed."},
+    412: {"description": "It exists (`If-None-Match: *`), or is at another revision (`If-Match`)."},
+}
+ON_ITS_WAY = {"model": Server, "description": "It is still on its way."}
+NOT_STARTED: Answers = {
+    409: {"description": "It is disabled."},
+    503: {"description": "The start failed: with `state`, `log` and `retry_at`."},
+}
+
 
 def create_router(service: ServersService, authenticate: Authenticate) -> APIRouter:
     """Return the SourceLair API.
@@ -59,7 +71,7 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
         return StreamingResponse(_array(servers), media_type="application/json")
 
     @router.put(ONE, include_in_schema=False, response_model=Server)
-    @router.put(f"{ONE}/", response_model=Server)
+    @router.put(f"{ONE}/", response_model=Server, responses=PUT_ANSWERS)
     async def put_server(
         owner: str, project: str, body: ServerInput, request: Request, identity: Annotated[Identity, who]
     ) -> Response:
@@ -76,7 +88,7 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
         return _answer(service.worker(owner, project).show())
 
     @router.delete(ONE, include_in_schema=False, status_code=204)
-    @router.delete(f"{ONE}/", status_code=204)
+    @router.delete(f"{ONE}/", status_code=204, responses={202: {"description": "It goes on being stopped."}})
     async def delete_server(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 60) -> Response:
         """Stop a server and forget it: its record, hosts and log, never its directory. 202 if that takes longer."""
         identity.require_write(owner)
@@ -87,7 +99,7 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
 def _add_actions(router: APIRouter, service: ServersService, authenticate: Authenticate) -> None:
     who = Depends(dependency(authenticate))
 
-    @router.post(f"{ONE}/start", response_model=Server)
+    @router.post(f"{ONE}/start", response_model=Server, responses={202: ON_ITS_WAY, **NOT_STARTED})
     async def start(
         owner: str,
         project: str,
@@ -106,7 +118,7 @@ def _add_actions(router: APIRouter, service: ServersService, authenticate: Authe
         identity.require_write(owner)
         return _answer(await asking.stop(service.worker(owner, project), wait))
 
-    @router.post(f"{ONE}/restart", response_model=Server)
+    @router.post(f"{ONE}/restart", response_model=Server, responses=NOT_STARTED)
     async def restart(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
         """Stop it, and start a new instance."""
         identity.require_write(owner)

@@ -2,7 +2,7 @@
 
 # Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
-import json
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sourcelair import __version__
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
+from sourcelair.cli.system.openapi import describe
 from sourcelair.errors import TooLarge, Unavailable, install_error_handlers, problem_response
 from sourcelair.telemetry import METRICS
 
@@ -30,6 +31,8 @@ DESCRIPTION = "Ceryx (routes), the SourceLair API (servers), Hemera (wakes) and 
 def create_app() -> FastAPI:
     """Return the application without any service in it."""
     app = FastAPI(title="SourceLair", version=__version__, description=DESCRIPTION)
+    document = functools.cache(lambda: describe(app))  # made when it is first asked for: all routes are there by then
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's own way to do this
     install_error_handlers(app)
     app.add_middleware(BodyLimit)
     return app
@@ -119,8 +122,3 @@ class BodyLimit:
             return part
 
         await self._app(scope, counted, send)
-
-
-def openapi_document(app: FastAPI) -> str:
-    """Return the OpenAPI document as JSON text."""
-    return json.dumps(app.openapi(), indent=2)
