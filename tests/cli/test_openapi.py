@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from sourcelair.auth.http import create_router as create_tokens_router
@@ -94,3 +96,17 @@ def test_what_is_referred_to_is_there(document: dict[str, Any]) -> None:
     look(document)
     known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert found and set(found) <= known
+
+
+@pytest.mark.anyio
+async def test_the_pages_need_no_internet() -> None:
+    """Scripts, styles and pictures are our own, and there."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app()), base_url="http://api") as client:
+        for page in ("/docs", "/redoc"):
+            html = (await client.get(page)).text
+            parts = re.findall(r"(?:src|href)=[\"']([^\"']+)", html)
+            assert parts and all(part.startswith("/") for part in parts), parts
+            assert "//cdn" not in html and "googleapis" not in html
+            for part in parts:
+                answer = await client.get(part)
+                assert answer.status_code == 200 and answer.content, part

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,7 +31,8 @@ DESCRIPTION = "Ceryx (routes), the SourceLair API (servers), Hemera (wakes) and 
 
 def create_app() -> FastAPI:
     """Return the application without any service in it."""
-    app = FastAPI(title="SourceLair", version=__version__, description=DESCRIPTION)
+    # As FastAPI(...), but for /docs: its scripts come from here, and not from a CDN.
+    app = FastAPIOffline(title="SourceLair", version=__version__, description=DESCRIPTION)
     document = functools.cache(lambda: describe(app))  # made when it is first asked for: all routes are there by then
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way to do this
     install_error_handlers(app)
