@@ -77,5 +77,8 @@ async def _explain_end(session: Session, client: ServersClient, owner: str, proj
     except LairError:  # just ending, or gone already
         removed = False
     if not removed:
-        raise Unreachable(f"The control plane at {client.base_url} has ended, and with it what it told of the log.")
+        raise Unreachable(
+            f"The control plane at {client.base_url} has ended, so the log is not followed any more. "
+            "`lair up` starts it again."
+        )
     output.warn(f"{owner}/{project} was removed.", in_json=session.as_json)
