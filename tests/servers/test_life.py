@@ -9,7 +9,7 @@ from tests.servers.world import WAKER, Life, error_of
 
 from sourcelair.client.servers import ServerInput, SleepRequest, Spec, StartRequest
 from sourcelair.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionFailed, Unavailable
-from sourcelair.servers import steps
+from sourcelair.servers import starts
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.mock import Script
 
@@ -255,7 +255,7 @@ async def test_ports_are_given_out_again_when_they_are_free(life: Life) -> None:
 
 
 async def test_a_silent_node_keeps_ports_in_quarantine(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "PORT_TIMEOUT", 0.1)
+    monkeypatch.setattr(starts, "PORT_TIMEOUT", 0.1)
     await life.create(spec={"sleep": {"drain_timeout": 0}})
     await life.world.ceryx.register_node("quiet")
     for _ in range(20):

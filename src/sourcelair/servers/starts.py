@@ -1,0 +1,124 @@
+"""Starting: an instance is named, stored, spawned, proven to listen and to answer, and published."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+from sourcelair.client.servers import Timing
+from sourcelair.errors import Unavailable
+from sourcelair.servers import machine, readiness
+from sourcelair.servers.drivers.base import ExitStatus, Found, StartFailed, StartVoided
+from sourcelair.servers.ends import end
+from sourcelair.servers.ports import port_key
+from sourcelair.servers.records import Drain, encode
+from sourcelair.servers.worker import Interrupted, Worker, log
+from sourcelair.store.base import Put
+
+PORT_TIMEOUT = 15.0
+"""Seconds that a start waits for a free port."""
+
+
+def ms_since(start: float) -> float:
+    """Return the milliseconds since a time of the monotonic clock (seconds)."""
+    return (time.monotonic() - start) * 1000
+
+
+async def start(worker: Worker, queued: float) -> None:
+    """Start an instance, and go on until it is ready, has failed, or is not wanted any more.
+
+    Args:
+        worker: of a server that rests, and may start.
+        queued: milliseconds that it waited for its turn.
+    """
+    context, name = worker.context, f"i{secrets.token_hex(8)}"
+    try:
+        port, port_record = await worker.race(
+            context.ports.take_when_free(name, PORT_TIMEOUT),
+            lambda: not machine.may_start(worker.record, context.clock()),
+        )
+    except Interrupted:
+        return
+    except Unavailable as error:
+        reason = error.detail
+        await worker.update(lambda record: machine.not_its_fault(record, reason, context.clock()))
+        return
+    try:
+        await worker.update(
+            lambda record: machine.begin_start(record, name, port, context.clock()),
+            [Put(port_key(port), encode(port_record))],
+        )
+    except BaseException:
+        context.ports.give_back(port)
+        raise
+    timing = Timing(gate=worker.gate, queued=queued, stored=ms_since(worker.asked_at))
+    try:
+        found = await worker.driver.start(context.order(worker.record, name, port))
+    except (StartFailed, StartVoided) as error:
+        await end(worker, ExitStatus(), failure=str(error))
+        return
+    timing.spawned = ms_since(worker.asked_at)
+    worker.watch(found)
+    await become_ready(worker, timing)
+
+
+async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
+    """Wait until the instance itself listens and answers, then publish it.
+
+    Without `timing` it is one that was adopted while it was starting, or one that stopped listening.
+    """
+    record, context, found = worker.record, worker.context, worker.found
+    instance = machine.instance_of(record)
+    if found is None:
+        await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
+        return
+    timeout = record.spec.readiness.start_timeout or context.settings.start_timeout
+    said = [f"it did not listen on port {instance.port}"]
+    try:
+        async with asyncio.timeout(timeout):
+            listener = await worker.race(
+                readiness.until_listening(worker.driver, found, instance.port),
+                lambda: worker.stop_asked or worker.exited,
+            )
+            said.append("it listens, and did not answer HTTP")
+            if timing is not None:
+                timing.listening = ms_since(worker.asked_at)
+            await worker.race(
+                readiness.until_answering(listener, worker.hosts[0], record.spec.readiness, said.append),
+                lambda: worker.stop_asked or worker.exited,
+            )
+    except Interrupted:
+        kind: Drain = "explicit" if worker.stop_asked else "exit"
+        await worker.update(lambda record: machine.begin_drain(record, kind, context.clock(), 0))
+        return
+    except TimeoutError:
+        reason = await _why_late(worker, found, said, timeout)
+        await worker.update(
+            lambda record: machine.begin_drain(record, "exit", context.clock(), 0).model_copy(
+                update={"failure": reason}
+            )
+        )
+        return
+    if timing is not None:
+        timing.ready = ms_since(worker.asked_at)
+    host = _advertised(worker, listener.host)
+    ready = instance.model_copy(update={"host": host, "pid": found.pid, "handle": found.handle})
+    worker.relisten = False
+    revision = await worker.publish(ready)
+    if timing is not None:
+        timing.published = ms_since(worker.asked_at)
+    shown = timing or record.timing
+    await worker.update(lambda record: machine.became_awake(record, ready, revision, shown, context.clock()))
+    log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))
+
+
+def _advertised(worker: Worker, host: str) -> str:
+    """Return the address for the target: where it was seen to listen, or what other machines reach."""
+    return worker.context.settings.advertise_address or host
+
+
+async def _why_late(worker: Worker, found: Found, said: list[str], timeout: float) -> str:
+    others = await worker.driver.listening_elsewhere(found) if len(said) == 1 else []
+    where = f"; it listens on {', '.join(map(str, others))} instead: use {{port}} or $PORT" if others else ""
+    return f"{said[-1]} within {timeout:g} s{where}"
