@@ -18,6 +18,8 @@ USER = "user"
 async def start(worker: Worker, request: StartRequest, wait: float) -> Server:
     """Start it (no more than once, however many ask), and wait until it is awake.
 
+    Where the instance that there is has to end, that is the next one.
+
     Returns:
         the server: awake, or still on its way after `wait` seconds.
 
@@ -35,7 +37,7 @@ async def start(worker: Worker, request: StartRequest, wait: float) -> Server:
             raise _not_found(record)
         if not record.enabled:
             raise Conflict(f"{record.name} is disabled: `enabled` must be true before it can start.", state="disabled")
-        if record.state == "awake":
+        if record.state == "awake" and not worker.stop_asked:
             if not asked_again and _is_refused(record, request):
                 asked_again = worker.relisten = True
                 worker.notify()
@@ -57,8 +59,7 @@ async def _want(worker: Worker, request: StartRequest, *, by_user: bool) -> None
     if not by_user and record.state in {"asleep", "failed"} and record.retry_at and record.retry_at > now:
         raise _failure(record)
     worker.arrived = True
-    resting = record.state in {"asleep", "failed"}
-    if resting and record.desired != "awake":
+    if record.desired != "awake":
         worker.asked_at = time.monotonic()
         worker.gate = None if request.since is None else max(0.0, now - request.since) * 1000
 

@@ -109,8 +109,9 @@ def _add_actions(router: APIRouter, service: ServersService, authenticate: Authe
     ) -> Response:
         """Start it, no more than once, and wait until it is awake. 503 if the start failed, 409 if it is disabled."""
         identity.require_write(owner)
-        server = await asking.start(service.worker(owner, project), body or StartRequest(), wait)
-        return _answer(server, 200 if server.state == "awake" else 202)
+        worker = service.worker(owner, project)
+        server = await asking.start(worker, body or StartRequest(), wait)
+        return _answer(server, 200 if server.state == "awake" and not worker.stop_asked else 202)
 
     @router.post(f"{ONE}/stop", response_model=Server)
     async def stop(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:

@@ -94,13 +94,23 @@ def reconfigure(old: ServerRecord, new: ServerRecord, now: float) -> ServerRecor
     return record
 
 
+def stop_asked(record: ServerRecord) -> bool:
+    """Return whether the instance that there is has to end, whoever visits.
+
+    One of a server that may not run at all counts too, whether or not anybody named it: it must never stay.
+    """
+    if record.instance is None:
+        return False
+    return record.stop_instance == record.instance.id or record.removing or not record.enabled
+
+
 # What happens to it.
 
 
 def may_start(record: ServerRecord, now: float) -> bool:
     """Return whether a start may begin now."""
-    resting = record.state in {"asleep", "failed"} and record.desired == "awake" and not record.removing
-    return resting and (record.retry_at is None or record.retry_at <= now)
+    wanted = record.desired == "awake" and record.enabled and not record.removing
+    return record.state in {"asleep", "failed"} and wanted and (record.retry_at is None or record.retry_at <= now)
 
 
 def begin_start(record: ServerRecord, instance: str, port: int, now: float) -> ServerRecord:
@@ -154,7 +164,7 @@ def gone(record: ServerRecord, ended: Exit, log: list[str], now: float) -> Serve
         "state": "asleep", "instance": None, "stop_instance": None, "drain": None, "drain_until": None,
         "last_exit": ended,
     }  # fmt: skip
-    if record.drain == "exit" and record.stop_instance != instance.id:
+    if record.drain == "exit" and not stop_asked(record):
         started = instance.awake_at is not None
         if not started or now - (instance.awake_at or now) < SHORTLY:
             failures = record.failures + 1

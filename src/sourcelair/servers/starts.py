@@ -12,7 +12,7 @@ from sourcelair.servers import machine, readiness
 from sourcelair.servers.drivers.base import ExitStatus, Found, StartFailed, StartVoided
 from sourcelair.servers.ends import end
 from sourcelair.servers.ports import port_key
-from sourcelair.servers.records import Drain, encode
+from sourcelair.servers.records import Drain, ServerRecord, encode
 from sourcelair.servers.worker import Interrupted, Worker, log
 from sourcelair.store.base import Put
 
@@ -44,11 +44,17 @@ async def start(worker: Worker, queued: float) -> None:
         reason = error.detail
         await worker.update(lambda record: machine.not_its_fault(record, reason, context.clock()))
         return
+
+    def begin(record: ServerRecord) -> ServerRecord:
+        if not machine.may_start(record, context.clock()):  # a stop was being written while this waited
+            raise Interrupted
+        return machine.begin_start(record, name, port, context.clock())
+
     try:
-        await worker.update(
-            lambda record: machine.begin_start(record, name, port, context.clock()),
-            [Put(port_key(port), encode(port_record))],
-        )
+        await worker.update(begin, [Put(port_key(port), encode(port_record))])
+    except Interrupted:
+        context.ports.give_back(port)
+        return
     except BaseException:
         context.ports.give_back(port)
         raise

@@ -50,7 +50,8 @@ async def recover(worker: Worker) -> None:
         raise
     if found is not None:
         worker.watch(found)
-    if record.state in {"stopping", "asleep", "failed"} or (record.state == "draining" and record.drain != "idle"):
+    ending = worker.stop_asked or (record.state == "draining" and record.drain != "idle")
+    if record.state in {"stopping", "asleep", "failed"} or (ending and record.state != "starting"):
         await worker.publish(None)
         return
     if record.state == "starting":

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
 from sourcelair.errors import LairError
+from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found
 from sourcelair.servers.records import InstanceRecord, ServerRecord, encode
@@ -196,7 +197,7 @@ class Worker:
     @property
     def stop_asked(self) -> bool:
         """Whether an explicit stop is for the instance that there is."""
-        return self.record.instance is not None and self.record.stop_instance == self.record.instance.id
+        return machine.stop_asked(self.record)
 
     async def publish(self, instance: InstanceRecord | None) -> int:
         """Write the routes, and return their revision. None withdraws."""
