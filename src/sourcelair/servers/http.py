@@ -22,6 +22,7 @@ from sourcelair.client.servers import (
 )
 from sourcelair.errors import BadRequest, HistoryCompacted, LairError
 from sourcelair.servers import asking
+from sourcelair.servers.events import follow
 from sourcelair.servers.service import ServersService
 from sourcelair.streams import EventStream, Stream, event
 
@@ -163,7 +164,7 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
             identity.require_read()
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isdigit() else None if from_ is None else from_ - 1
-        return EventStream(_events(await service.events(identity, after)), service.closing)
+        return EventStream(_events(await follow(service.context, identity, after)), service.closing)
 
 
 def _answer(server: Server, status: int = 200) -> JSONResponse:

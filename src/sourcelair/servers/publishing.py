@@ -38,7 +38,7 @@ class Publisher:
         self._waker = waker
         self._revisions: dict[str, int] = {}
         self.loaded = asyncio.Event()
-        """Set once the revisions of all managed routes are known."""
+        """Set by recovery once the revisions of all managed routes are known, and those of no server are gone."""
 
     async def load(self) -> set[str]:
         """Read the revisions of all routes, waiting for Ceryx as long as it takes. Returns the managed sources."""
@@ -52,7 +52,6 @@ class Publisher:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         self._revisions = {route.source: route.revision for route in routes if route.managed_by == MANAGER}
-        self.loaded.set()
         return set(self._revisions)
 
     async def check_free(self, hosts: Sequence[str]) -> None:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from sourcelair.auth import Identity
 from sourcelair.client.ceryx import CeryxClient
-from sourcelair.client.servers import Server, ServerEvent, ServerInput
-from sourcelair.errors import Conflict, HistoryCompacted, LairError, NotFound, PreconditionFailed
+from sourcelair.client.servers import Server, ServerInput
+from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
 from sourcelair.names import check_name, normalise_host
 from sourcelair.servers import machine, steps
 from sourcelair.servers.context import Context
-from sourcelair.servers.drivers.base import Driver, Found
+from sourcelair.servers.drivers.base import Driver
 from sourcelair.servers.drivers.process import logs
+from sourcelair.servers.events import may_see
 from sourcelair.servers.inputs import checked_hosts, checked_spec
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
+from sourcelair.servers.recovery import recover
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
-from sourcelair.store.base import Change, Compare, Delete, Put, Store
+from sourcelair.store.base import Compare, Delete, Put, Store
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -130,39 +132,8 @@ class ServersService:
                 del self._by_host[host]
 
     async def _recover(self, ports: dict[int, PortRecord]) -> None:
-        """Make the world fit the records: routes of what rests, instances that nobody knows, ports in quarantine."""
-        publisher = self.context.publisher
-        managed = await publisher.load()
-        resting = [worker for worker in self._workers.values() if worker.recovered]
-        if hosts := [host for worker in resting for host in worker.hosts]:
-            await publisher.withdraw_all(hosts)
-        if stale := [host for host in managed if host not in self._by_host]:
-            await publisher.remove(stale)
-        known = {worker.record.instance_id for worker in self._workers.values()}
-        for driver in self.context.drivers.values():
-            for found in await driver.find_all():
-                if found.instance not in known:
-                    self._spawn(self._end_unknown(driver, found), name=f"unknown instance {found.instance}")
-        for port, record in ports.items():
-            if record.instance not in known:
-                withdrawn = record if record.withdrawn is not None else record.model_copy(update={"withdrawn": 0})
-                self._spawn(self.context.ports.release(port, withdrawn), name=f"port {port}")
-        self.context.ready.set()
-        now = self.context.clock()
-        for worker in list(self._workers.values()):
-            if worker.record.always_on and worker.record.enabled and worker.record.desired == "awake":
-                await worker.update(lambda record: machine.want_awake(record, "always on", now))
-            worker.poke()
-        for worker in list(self._workers.values()):
-            while not worker.route_is_true and not worker.removed:
-                await worker.change()
+        await recover(self.context, lambda: list(self._workers.values()), self._by_host, ports)
         self.recovered.set()
-
-    async def _end_unknown(self, driver: Driver, found: Found) -> None:
-        """End an instance that no record names: of a server that was removed, or of records that are gone."""
-        _log.warning("unknown_instance", instance=found.instance, pid=found.pid)
-        await driver.stop(found, self.context.settings.stop_grace)
-        await driver.forget(found.instance)
 
     async def _rotate(self) -> None:
         while True:
@@ -298,53 +269,3 @@ class ServersService:
             self._add(worker)
             await worker.move_hosts(before)
         return worker
-
-    # Events.
-
-    async def events(self, identity: Identity, after: int | None) -> AsyncGenerator[ServerEvent, None]:
-        """Begin to follow all changes after a revision; None: from now on.
-
-        Raises:
-            HistoryCompacted: at once, or later from the generator: list again.
-        """
-        current = await self._store.revision()
-        start = (current if after is None else after) + 1
-        if start > current + 1:
-            raise HistoryCompacted(f"Revision {after} has yet to come, this store is at {current}: list again.")
-        changes = cast("AsyncGenerator[Change, None]", self._store.watch(SERVERS, start))
-        first = asyncio.ensure_future(anext(changes, None))
-        # Lost history shows at the first step, which the store takes before it answers this.
-        await self._store.revision()
-        await asyncio.sleep(0)
-        if first.done() and not first.cancelled() and first.exception() is not None:
-            await changes.aclose()
-            first.result()
-        return self._follow(identity, changes, first)
-
-    async def _follow(
-        self, identity: Identity, changes: AsyncGenerator[Change, None], first: asyncio.Future[Change | None]
-    ) -> AsyncGenerator[ServerEvent, None]:
-        try:
-            change = await first
-            while change is not None:
-                for event in change.events:
-                    owner, _, project = event.key.removeprefix(SERVERS).partition("/")
-                    if not may_see(identity, owner):
-                        continue
-                    server = None
-                    if event.entry is not None:
-                        server = self.context.show(decode(ServerRecord, event.entry), event.revision)
-                    yield ServerEvent(revision=event.revision, owner=owner, project=project, server=server)
-                change = await anext(changes, None)
-        finally:
-            first.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await first
-            await changes.aclose()
-
-
-def may_see(identity: Identity, owner: str) -> bool:
-    """Return whether this token may see that owner's servers."""
-    if identity.kind in {"owner", "read"}:
-        return identity.owner == owner or (identity.kind == "read" and identity.owner is None)
-    return identity.kind in {"admin", "service"}
