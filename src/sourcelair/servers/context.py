@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Instance, Server
-from sourcelair.names import host_label
+from sourcelair.names import WILDCARD, host_label
 from sourcelair.servers.drivers.base import Driver, StartOrder
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
@@ -23,6 +23,12 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"
 
 HIDDEN = "***"
 """Stands for the value of an `env` variable in lists, events and answers; sent back, it keeps that value."""
+
+
+def is_a_servers_own(host: str, domain: str) -> bool:
+    """Return whether a host is made of a project's and an owner's name: it is that server's, and no other's."""
+    label, _, rest = host.partition(".")
+    return rest == domain and "--" in label and host != WILDCARD
 
 
 @dataclass
@@ -46,8 +52,15 @@ class Context:
         return f"{host_label(owner, project)}.{self.settings.domain}"
 
     def hosts(self, record: ServerRecord) -> list[str]:
-        """Return all public hosts of a server."""
-        return [self.primary_host(record.owner, record.project), *record.hosts]
+        """Return all public hosts of a server: its own, and the further ones that may be published."""
+        return [self.primary_host(record.owner, record.project), *self.further_hosts(record)]
+
+    def further_hosts(self, record: ServerRecord) -> list[str]:
+        """Return the hosts that were given to it, without those that are a server's own.
+
+        Such are refused when they are given; after a change of `domain` there may be some all the same.
+        """
+        return [host for host in record.hosts if not is_a_servers_own(host, self.settings.domain)]
 
     def url(self, record: ServerRecord) -> str:
         """Return the public URL of a server."""

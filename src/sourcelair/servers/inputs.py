@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from sourcelair.auth import Identity
 from sourcelair.client.servers import ServerInput, Spec
 from sourcelair.errors import Forbidden, InvalidInput
-from sourcelair.names import WILDCARD, normalise_host
-from sourcelair.servers.context import HIDDEN
+from sourcelair.names import normalise_host
+from sourcelair.servers.context import HIDDEN, is_a_servers_own
 from sourcelair.servers.drivers.base import Driver
 
 MOST_ENV_BYTES = 128 << 10
@@ -59,8 +59,7 @@ def checked_hosts(identity: Identity, body: ServerInput, primary: str, domain: s
         clean = normalise_host(host)
         if clean == primary or clean in hosts:
             continue
-        label, _, rest = clean.partition(".")
-        if rest == domain and "--" in label and clean != WILDCARD:
+        if is_a_servers_own(clean, domain):
             raise InvalidInput(f"hosts: {clean} belongs to the server of that name, and to no other.")
         hosts.append(clean)
     if sorted(hosts) != sorted(before) and identity.kind not in {"admin", "service"}:

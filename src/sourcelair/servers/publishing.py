@@ -103,9 +103,13 @@ class Publisher:
             revision = await self.publish(hosts[at : at + AT_ONCE], None)
         return revision
 
-    async def remove(self, hosts: Sequence[str]) -> int:
-        """Delete routes; returns the revision of the deletion."""
-        revision = await self._write([(host, None) for host in hosts])
+    async def remove(self, hosts: Sequence[str], *, insist: bool = True) -> int:
+        """Delete routes; returns the revision of the deletion.
+
+        Raises:
+            LairError: they can't be deleted, and `insist` is false.
+        """
+        revision = await self._write([(host, None) for host in hosts], insist=insist)
         for host in hosts:
             self._revisions.pop(host, None)
         return revision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -86,7 +86,7 @@ class ServersService:
         while True:
             page = await self._store.list(SERVERS, start_after=after, limit=1000)
             for entry in page.entries:
-                self._add(Worker(self.context, decode(ServerRecord, entry), entry.mod_revision, steps.take))
+                self._load(Worker(self.context, decode(ServerRecord, entry), entry.mod_revision, steps.take))
             if not page.more:
                 break
             after = page.entries[-1].key
@@ -116,6 +116,14 @@ class ServersService:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("task_failed", task=task.get_name(), exc_info=error)
+
+    def _load(self, worker: Worker) -> None:
+        """Take over a server that was stored, maybe when `domain` was another."""
+        hosts = self.context.hosts(worker.record)
+        for host in worker.record.hosts:
+            if host not in hosts:
+                _log.warning("host_not_published", server=worker.record.name, host=host, why="it is a server's own")
+        self._add(worker)
 
     def _add(self, worker: Worker) -> None:
         self._workers[worker.record.owner, worker.record.project] = worker
@@ -201,10 +209,10 @@ class ServersService:
                 )
             if old is not None and old.record.removing:
                 raise Conflict(f"{owner}/{project} is being removed: try again in a moment.")
-            before = old.record.hosts if old else []
+            before = self.context.further_hosts(old.record) if old else []
             hosts = checked_hosts(identity, body, primary, self.context.settings.domain, before)
             spec = checked_spec(body.spec, self.context.drivers, old.record.spec if old else None)
-            for host in hosts:
+            for host in (primary, *hosts):
                 other = self._by_host.get(host)
                 if other is not None and other is not old:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
@@ -228,22 +236,15 @@ class ServersService:
         )
         if body.always_on:
             record = machine.want_awake(record, "always on", now)
-        publisher = self.context.publisher
-        await publisher.loaded.wait()
-        await publisher.check_free(self.context.hosts(record))
         claim = encode(HostRecord(owner=owner, project=project))
-        revision = await self._store.transact(
-            [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
-            [Put(record.key, encode(record)), *(Put(f"{HOSTS}{host}", claim) for host in record.hosts)],
-        )
-        worker = Worker(self.context, record, revision, steps.take)
-        try:
-            worker.record.route_revision = await publisher.publish(worker.hosts, None, insist=False)
-        except LairError:
-            await publisher.remove(worker.hosts)
-            await self._store.transact([], [Delete(record.key), *(Delete(f"{HOSTS}{host}") for host in record.hosts)])
-            raise
-        self._add(worker)
+        async with self._with_routes(self.context.hosts(record)) as made_at:
+            revision = await self._store.transact(
+                [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
+                [Put(record.key, encode(record)), *(Put(f"{HOSTS}{host}", claim) for host in record.hosts)],
+            )
+            worker = Worker(self.context, record, revision, steps.take)
+            worker.record.route_revision = made_at
+            self._add(worker)
         worker.poke()
         return worker
 
@@ -253,19 +254,37 @@ class ServersService:
         new = old.model_copy(
             update={"spec": body.spec, "hosts": body.hosts, "enabled": body.enabled, "always_on": body.always_on}
         )
-        moved = set(old.hosts) != set(body.hosts)
-        if moved:
-            await self.context.publisher.check_free(body.hosts)
+        added = [host for host in body.hosts if host not in old.hosts]
+        dropped = [host for host in old.hosts if host not in body.hosts]
         claim = encode(HostRecord(owner=old.owner, project=old.project))
-        await worker.update(
-            lambda record: machine.reconfigure(record, new, now),
-            [
-                *(Put(f"{HOSTS}{host}", claim) for host in body.hosts if host not in old.hosts),
-                *(Delete(f"{HOSTS}{host}") for host in old.hosts if host not in body.hosts),
-            ],
-        )
-        if moved:
+        async with self._with_routes(added):
+            await worker.update(
+                lambda record: machine.reconfigure(record, new, now),
+                [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
+            )
             self._drop_hosts(worker, before)
             self._add(worker)
+        if added or dropped:
             await worker.move_hosts(before)
         return worker
+
+    @contextlib.asynccontextmanager
+    async def _with_routes(self, hosts: Sequence[str]) -> AsyncIterator[int]:
+        """Make routes without a target, for a record that is about to be stored; gives their revision.
+
+        They come first: a record whose routes can't be made (the proxies' tables are full) could never be published,
+        and so never be stopped or removed either. After a crash between the two, those of no server are removed.
+        """
+        publisher = self.context.publisher
+        if not hosts:
+            yield 0
+            return
+        await publisher.loaded.wait()
+        await publisher.check_free(hosts)
+        revision = await publisher.publish(hosts, None, insist=False)
+        try:
+            yield revision
+        finally:
+            if unused := [host for host in hosts if host not in self._by_host]:
+                with contextlib.suppress(LairError):  # the next start removes what is no server's
+                    await publisher.remove(unused, insist=False)

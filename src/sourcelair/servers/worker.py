@@ -207,16 +207,12 @@ class Worker:
             return revision
 
     async def move_hosts(self, before: Sequence[str]) -> None:
-        """Give up hosts that it had before, and publish on those that it has now.
-
-        Raises:
-            LairError: the routes can't be written.
-        """
+        """Give up hosts that it had before, and publish on those that it has now. All these have routes already."""
         async with self._publishing:
             publisher = self.context.publisher
             if dropped := [host for host in before if host not in self.hosts]:
                 await publisher.remove(dropped)
-            revision = await publisher.publish(self.hosts, self.published, insist=False)
+            revision = await publisher.publish(self.hosts, self.published)
         await self.update(lambda record: record.model_copy(update={"route_revision": revision}))
 
     def end_sleep(self, reason: str, *, slept: bool = False) -> None:
