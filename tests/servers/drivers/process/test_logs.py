@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -54,6 +55,23 @@ def test_the_last_lines_over_a_rotation(tmp_path: Path) -> None:
     logs.rotate(log, 1)
     write(log, lines(10, 12))
     assert logs.tail(log, 4).decode() == lines(8, 12)
+
+
+async def test_an_instance_that_locks_its_own_output_blocks_nobody(tmp_path: Path) -> None:
+    """An instance has its log open, and may do with it what it likes."""
+    log = tmp_path / "log"
+    write(log, lines(0, 10))
+    reading = logs.read_log(log, lines=1, follow=True)
+    with log.open("a") as output:
+        fcntl.flock(output, fcntl.LOCK_EX)
+        async with asyncio.timeout(5):
+            assert await anext(reading) == b"line 9\n"
+            assert await asyncio.to_thread(logs.rotate, log, 10)
+            write(log, lines(10, 11))
+            assert await anext(reading) == b"line 10\n"
+    await reading.aclose()
+    logs.remove(log)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_following_over_rotations_loses_nothing(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -33,10 +33,18 @@ FOLLOW_INTERVAL = 0.25
 RESERVE = 256 << 10
 """Bytes on the disk that are kept for what a running instance writes next."""
 
+_LOCKS = tuple(threading.Lock() for _ in range(64))
+"""Of this process, which alone rotates and follows. None is on a file: its instance could hold that for ever."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: space is taken, and the file ends where it did
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def _lock(log: Path) -> threading.Lock:
+    """Return the lock of a log; some share theirs, since there may be any number of logs."""
+    return _LOCKS[hash(log) % len(_LOCKS)]
 
 
 def open_log(log: Path) -> tuple[int, str | None]:
@@ -105,8 +113,7 @@ def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
             return False
     except FileNotFoundError:
         return False
-    with log.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # Nobody who follows it reads between the copy and the truncation.
+    with _lock(log), log.open("r+b") as file:  # Nobody who follows it reads between the copy and the truncation.
         for number in range(keep, 1, -1):
             with contextlib.suppress(FileNotFoundError):
                 older(log, number - 1).rename(older(log, number))
@@ -203,12 +210,7 @@ class _Reader:
 
     def read(self) -> bytes:
         """Return what came, a block at most; nothing when there is nothing new."""
-        try:
-            log = self._log.open("rb")
-        except FileNotFoundError:
-            return b""
-        with log:
-            fcntl.flock(log, fcntl.LOCK_SH)
+        with _lock(self._log):
             rotated = self._identify()
             if rotated != self._older:
                 text = self._block(older(self._log, 1))
