@@ -47,7 +47,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What `/proc/PID/stat` says. A zombie (state `Z`) is a process that has ended."""
+    """What `/proc/PID/stat` says. A zombie (state `Z`) has ended, or its main thread alone has: its pidfd knows."""
 
     pid: int
     state: str
@@ -65,6 +65,14 @@ def read_stat(pid: int) -> Stat | None:
     # The second field is the program's name in brackets, which may hold spaces and brackets itself.
     fields = text[text.rindex(b")") + 2 :].split()
     return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def tasks(pid: int) -> list[int]:
+    """Return the threads of a process, its main one (which may have ended before the others) left out."""
+    try:
+        return [int(name) for name in os.listdir(PROC / str(pid) / "task") if int(name) != pid]  # noqa: PTH208
+    except OSError:
+        return []
 
 
 def open_process(identity: Identity) -> int | None:

@@ -11,7 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sourcelair.servers.drivers.process.identity import Identity, Stat, is_running, open_pid, read_stat, this_boot
+from sourcelair.servers.drivers.process.identity import (
+    Identity,
+    Stat,
+    is_running,
+    open_pid,
+    read_stat,
+    tasks,
+    this_boot,
+)
 
 INSTANCE = "LAIR_INSTANCE"
 INSTALLATION = "LAIR_INSTALLATION"
@@ -38,10 +46,15 @@ class Member:
     pidfd: int
 
 
-def environment(pid: int) -> dict[str, str]:
-    """Return what the process was started with (as far as it has not overwritten it), or nothing."""
+def environment(pid: int, task: int | None = None) -> dict[str, str]:
+    """Return what the process was started with (as far as it has not overwritten it), or nothing.
+
+    Args:
+        pid: of the process.
+        task: a thread of it that is asked, where the main one has ended.
+    """
     try:
-        text = Path(f"/proc/{pid}/environ").read_bytes()
+        text = Path(f"/proc/{pid}/environ" if task is None else f"/proc/{pid}/task/{task}/environ").read_bytes()
     except OSError:
         return {}
     pairs = (item.partition(b"=") for item in text.split(b"\0") if b"=" in item)
@@ -56,12 +69,21 @@ def scan(installation: str) -> list[Process]:
         if not name.isdigit() or int(name) == ours:
             continue
         stat = read_stat(int(name))
-        if stat is None or stat.state in "ZX":
+        if stat is None or stat.state == "X":
             continue
-        env = environment(stat.pid)
+        env = environment(stat.pid) if stat.state != "Z" else _environment_of_threads(stat)
+        if env is None:
+            continue
         instance = env.get(INSTANCE) if env.get(INSTALLATION) == installation else None
         found.append(Process(stat, instance))
     return found
+
+
+def _environment_of_threads(stat: Stat) -> dict[str, str] | None:
+    """Return the environment of a process whose main thread has ended; None if all of it has."""
+    if not is_running(Identity(stat.pid, stat.start, this_boot())):
+        return None
+    return next((env for task in tasks(stat.pid) if (env := environment(stat.pid, task))), {})
 
 
 def belonging(

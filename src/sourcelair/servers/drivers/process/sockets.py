@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sourcelair.servers.drivers.process.identity import tasks
+
 FRESH = 0.001
 """Seconds for which a dump is shared."""
 
@@ -133,12 +135,19 @@ def _parse(name: str, family: socket.AddressFamily) -> Iterator[Row]:
 
 def inodes(pid: int) -> Iterator[int]:
     """Give the inodes of the sockets that a process has open."""
-    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+    targets = list(_open_files(f"/proc/{pid}/fd"))
+    if not targets:  # its main thread has ended, and the others go on
+        targets = [target for task in tasks(pid) for target in _open_files(f"/proc/{pid}/task/{task}/fd")]
+    for target in targets:
+        if target.startswith("socket:["):
+            yield int(target[8:-1])
+
+
+def _open_files(directory: str) -> Iterator[str]:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
-                target = os.readlink(entry.path)  # noqa: PTH115 - many of them, and no Path is needed
-                if target.startswith("socket:["):
-                    yield int(target[8:-1])
+                yield os.readlink(entry.path)  # noqa: PTH115 - many of them, and no Path is needed
 
 
 def dial(rows: Iterable[Row], own: set[int]) -> tuple[str, Row] | None:
