@@ -181,7 +181,9 @@ class Settings(BaseSettings):
     log_max_bytes: int = Field(10 << 20, ge=1 << 16, description="Bytes of one server's log before it is rotated.")
 
     idle_timeout: Seconds = Field(900.0, gt=0, description="Seconds without activity after which a server sleeps.")
-    max_starting: int = Field(8, ge=1, description="Servers that may be starting at once; the rest queue.")
+    max_starting: int = Field(
+        8, ge=1, description="Servers whose start may be in its first 5 seconds at once; owners take turns."
+    )
 
 
 NO_SETTINGS = frozenset({"LAIR_CONFIG", "LAIR_DEBUG", "LAIR_INSTANCE", "LAIR_INSTALLATION"})

@@ -13,8 +13,10 @@ from tests.servers.world import Life, a_world, authenticate
 
 from sourcelair.client.servers import ServersClient, StartRequest
 from sourcelair.errors import LairError, install_error_handlers
+from sourcelair.hemera import waker
 from sourcelair.hemera.http import _progress, create_router
 from sourcelair.hemera.service import HemeraService
+from sourcelair.servers import starts
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.mock import Script
 
@@ -70,6 +72,23 @@ async def test_five_hundred_wakes_are_one_start(hemera: Hemera) -> None:
     assert hemera.life.world.driver.count("start") == 1
     route = await hemera.life.world.ceryx.get_route(HOST)
     assert answers[0].json() == {"instance": route.instance, "revision": route.revision}
+
+
+async def test_servers_that_never_listen_keep_no_other_from_waking(
+    hemera: Hemera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "LONGEST_TURN", 0.05)
+    monkeypatch.setattr(waker, "LONGEST_TURN", 0.05)
+    for project in ("one", "two"):
+        await hemera.life.create("many", project, script=Script(listens=False))
+    calls = [asyncio.ensure_future(hemera.wake(f"{project}--many.localhost")) for project in ("one", "two")]
+    for project in ("one", "two"):
+        await hemera.life.until("starting", "many", project)
+    await hemera.life.create()
+    assert (await hemera.wake()).status_code == 200
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
 
 
 async def test_an_unknown_host(hemera: Hemera) -> None:

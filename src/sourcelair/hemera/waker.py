@@ -12,8 +12,8 @@ from sourcelair.client.waker import WakeRequest, WakeResult
 from sourcelair.errors import Conflict, LairError, NotFound, Unavailable
 from sourcelair.hemera import metrics
 from sourcelair.hemera.directory import Directory
-from sourcelair.hemera.turns import Turns
 from sourcelair.telemetry import get_logger
+from sourcelair.turns import LONGEST_TURN, Turns
 
 _log = get_logger(__name__)
 
@@ -94,7 +94,8 @@ class Waker:
         if server.state in {"awake", "draining"}:  # no start is needed, and none may delay it
             outcome = await self._start(server, start)
         else:
-            async with self.turns.take(server.owner):
+            async with self.turns.take(server.owner) as turn:
+                turn.end_after(LONGEST_TURN)
                 outcome = await self._start(server, start)
         metrics.WAKES.labels(outcome.state if outcome.status != 200 else "awake").inc()
         return outcome

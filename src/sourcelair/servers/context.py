@@ -17,6 +17,7 @@ from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import ServerRecord
 from sourcelair.settings import Settings, split_address
 from sourcelair.store.base import Store
+from sourcelair.turns import Turns
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL")
 """Variables of the control plane that instances get too; nothing else of its environment."""
@@ -41,7 +42,7 @@ class Context:
     ceryx: CeryxClient
     publisher: Publisher
     ports: Ports
-    slots: asyncio.Semaphore
+    turns: Turns
     spawn: Callable[..., object]
     removed: Callable[[ServerRecord], None]
     clock: Callable[[], float]

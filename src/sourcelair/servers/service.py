@@ -28,6 +28,7 @@ from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
 from sourcelair.store.base import Compare, Delete, Put, Store
 from sourcelair.telemetry import get_logger
+from sourcelair.turns import Turns
 
 _log = get_logger(__name__)
 
@@ -73,7 +74,7 @@ class ServersService:
             ceryx=ceryx,
             publisher=Publisher(ceryx, waker),
             ports=Ports(store, ceryx, *split_port_range(settings.port_range), settings.port_cooldown),
-            slots=asyncio.Semaphore(settings.max_starting),
+            turns=Turns(settings.max_starting),
             spawn=self._spawn,
             removed=self._forget,
             clock=clock,

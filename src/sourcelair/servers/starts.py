@@ -15,6 +15,7 @@ from sourcelair.servers.ports import port_key
 from sourcelair.servers.records import Drain, ServerRecord, encode
 from sourcelair.servers.worker import Interrupted, Worker, log
 from sourcelair.store.base import Put
+from sourcelair.turns import LONGEST_TURN, Turn
 
 PORT_TIMEOUT = 15.0
 """Seconds that a start waits for a free port."""
@@ -25,11 +26,12 @@ def ms_since(start: float) -> float:
     return (time.monotonic() - start) * 1000
 
 
-async def start(worker: Worker, queued: float) -> None:
+async def start(worker: Worker, turn: Turn, queued: float) -> None:
     """Start an instance, and go on until it is ready, has failed, or is not wanted any more.
 
     Args:
         worker: of a server that rests, and may start.
+        turn: that it has; it ends `LONGEST_TURN` seconds after the spawn at the latest.
         queued: milliseconds that it waited for its turn.
     """
     context, name = worker.context, f"i{secrets.token_hex(8)}"
@@ -64,6 +66,7 @@ async def start(worker: Worker, queued: float) -> None:
     except (StartFailed, StartVoided) as error:
         await end(worker, ExitStatus(), failure=str(error))
         return
+    turn.end_after(LONGEST_TURN)
     timing.spawned = ms_since(worker.asked_at)
     worker.watch(found)
     await become_ready(worker, timing)

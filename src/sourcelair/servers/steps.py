@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from sourcelair.servers import machine
 from sourcelair.servers.drains import drain
@@ -77,14 +78,15 @@ async def rest(worker: Worker) -> None:
     if record.removing:
         await _remove(worker)
     elif machine.may_start(record, context.clock()):
-        try:
-            await worker.race(context.slots.acquire(), lambda: not machine.may_start(worker.record, context.clock()))
-        except Interrupted:
-            return
-        try:
-            await start(worker, ms_since(worker.asked_at))
-        finally:
-            context.slots.release()
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                turn = await worker.race(
+                    stack.enter_async_context(context.turns.take(record.owner)),
+                    lambda: not machine.may_start(worker.record, context.clock()),
+                )
+            except Interrupted:
+                return
+            await start(worker, turn, ms_since(worker.asked_at))
     else:
         left = (record.retry_at or 0.0) - context.clock()
         await worker.change(asyncio.get_running_loop().time() + max(0.0, left))

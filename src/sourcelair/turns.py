@@ -1,11 +1,38 @@
-"""Turns for what may run only a few at a time: owners take turns, so that one with many servers delays nobody else."""
+"""Turns for what may run only a few at a time: owners take turns, so that one with many servers delays nobody else.
+
+What is bounded is the burst of work that a start is. One that takes longer than `LONGEST_TURN` mostly waits, maybe for
+ever, for something that never comes: it goes on, and its turn is another's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+LONGEST_TURN = 5.0
+"""Seconds for which a start keeps its turn."""
+
+
+class Turn:
+    """A turn that somebody has. It may end before the work does."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended: Callable[[], None] | None = ended
+        self._timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """Let the next one have it. Ending it again does nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
+
+    def end_after(self, seconds: float) -> None:
+        """End it after so many seconds, if nobody does before."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.end)
 
 
 class Turns:
@@ -26,16 +53,17 @@ class Turns:
         return sum(len(queue) for queue in self._queues.values())
 
     @asynccontextmanager
-    async def take(self, owner: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it."""
+    async def take(self, owner: str) -> AsyncIterator[Turn]:
+        """Wait for a turn, and have it until it is ended, or this is left."""
         if self._free > 0 and not self._queues:
             self._free -= 1
         else:
             await self._wait(owner)
+        turn = Turn(self._pass_on)
         try:
-            yield
+            yield turn
         finally:
-            self._pass_on()
+            turn.end()
 
     async def _wait(self, owner: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

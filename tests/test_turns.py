@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sourcelair.hemera.turns import Turns
+from sourcelair.turns import Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +60,22 @@ async def test_who_leaves_the_queue_gives_its_turn_back() -> None:
     await asyncio.gather(first, waiting[2])
     async with turns.take("b"):
         assert turns.waiting == 0
+
+
+async def test_a_turn_that_ended_early_is_passed_on_once() -> None:
+    turns, entered = Turns(1), list[str]()
+
+    async def work(owner: str) -> None:
+        async with turns.take(owner):
+            entered.append(owner)
+
+    async with turns.take("slow") as turn:
+        turn.end_after(0)
+        await asyncio.gather(work("a"), work("b"))
+        assert entered == ["a", "b"]
+        turn.end()
+    async with turns.take("c"):
+        waiting = asyncio.create_task(work("d"))
+        await asyncio.sleep(0)
+        assert turns.waiting == 1, "there is one turn still, not two"
+    await waiting
