@@ -42,6 +42,8 @@ def checked_spec(spec: Spec, drivers: Mapping[str, Driver], old: Spec | None) ->
             raise InvalidInput(f"spec.env.{name}: a value has no NUL, and at most {MOST_ENV_BYTES >> 10} KiB.")
         if value == HIDDEN and old is not None and name in old.env:
             env[name] = old.env[name]
+    if not (spec.readiness.path.isascii() and spec.readiness.path.isprintable()):
+        raise InvalidInput("spec.readiness.path: write what is no printable ASCII as a URL does, such as %C3%A9 for é.")
     checked = spec.model_copy(update={"env": env})
     driver.check(checked)
     return checked

@@ -37,22 +37,31 @@ async def until_answering(listener: Listener, host: str, readiness: Readiness, a
         readiness: what to ask for.
         answered: told what it said that means "not yet", for the message to its user.
     """
-    address = f"[{listener.host}]" if ":" in listener.host else listener.host
-    url = f"http://{address}:{listener.port}{readiness.path}"
     pause = FIRST_PROBE
-    async with httpx.AsyncClient(trust_env=False, timeout=readiness.probe_timeout) as client:
+    # The transport alone: a client would read a redirect's target and cookies, which may be anything.
+    async with httpx.AsyncHTTPTransport(verify=False, trust_env=False) as transport:
         while True:
             try:
-                async with client.stream(
-                    "GET", url, headers={"Host": host, "User-Agent": "lair-probe", "Connection": "close"}
-                ) as response:
-                    status = response.status_code
+                status = await _ask(transport, listener, host, readiness)
                 if status in readiness.status if readiness.status else status not in NOT_YET:
                     return
                 answered(f"it answered {status} to GET {readiness.path}")
             except httpx.TimeoutException:
                 answered(f"it took more than {readiness.probe_timeout:g} s to answer GET {readiness.path}")
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # it may also be the path that is wrong
                 answered(f"it did not answer HTTP: {error or type(error).__name__}")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PROBE)
+
+
+async def _ask(transport: httpx.AsyncHTTPTransport, listener: Listener, host: str, readiness: Readiness) -> int:
+    address = f"[{listener.host}]" if ":" in listener.host else listener.host
+    request = httpx.Request(
+        "GET",
+        f"http://{address}:{listener.port}{readiness.path}",
+        headers={"Host": host, "User-Agent": "lair-probe", "Accept": "*/*", "Connection": "close"},
+        extensions={"timeout": httpx.Timeout(readiness.probe_timeout).as_dict()},
+    )
+    response = await transport.handle_async_request(request)
+    await response.aclose()
+    return response.status_code

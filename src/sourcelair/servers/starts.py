@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 
@@ -82,7 +83,7 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
     if found is None:
         await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
         return
-    timeout = record.spec.readiness.start_timeout or context.settings.start_timeout
+    timeout = _start_timeout(worker)
     said = [f"it did not listen on port {instance.port}"]
     try:
         async with asyncio.timeout(timeout):
@@ -102,12 +103,13 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
         await worker.update(lambda record: machine.begin_drain(record, kind, context.clock(), 0))
         return
     except TimeoutError:
-        reason = await _why_late(worker, found, said, timeout)
-        await worker.update(
-            lambda record: machine.begin_drain(record, "exit", context.clock(), 0).model_copy(
-                update={"failure": reason}
-            )
-        )
+        await _fail(worker, await _why_late(worker, found, said, timeout))
+        return
+    except Exception:
+        if context.clock() - record.changed_at < timeout:
+            raise  # it is tried again
+        log.exception("never_ready", server=record.name, instance=instance.id)
+        await _fail(worker, f"it could not be looked at for {timeout:g} s, see the log of SourceLair")
         return
     if timing is not None:
         timing.ready = ms_since(worker.asked_at)
@@ -122,12 +124,29 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
     log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))
 
 
+def _start_timeout(worker: Worker) -> float:
+    """Return the seconds that an instance of it has from start to ready."""
+    return worker.record.spec.readiness.start_timeout or worker.context.settings.start_timeout
+
+
+async def _fail(worker: Worker, reason: str) -> None:
+    """End an instance that runs and does not get ready."""
+
+    def end_it(record: ServerRecord) -> ServerRecord:
+        return machine.begin_drain(record, "exit", worker.context.clock(), 0).model_copy(update={"failure": reason})
+
+    await worker.update(end_it)
+
+
 def _advertised(worker: Worker, host: str) -> str:
     """Return the address for the target: where it was seen to listen, or what other machines reach."""
     return worker.context.settings.advertise_address or host
 
 
 async def _why_late(worker: Worker, found: Found, said: list[str], timeout: float) -> str:
-    others = await worker.driver.listening_elsewhere(found) if len(said) == 1 else []
+    others: list[int] = []
+    if len(said) == 1:
+        with contextlib.suppress(Exception):  # a hint only: it fails in any case
+            others = await worker.driver.listening_elsewhere(found)
     where = f"; it listens on {', '.join(map(str, others))} instead: use {{port}} or $PORT" if others else ""
     return f"{said[-1]} within {timeout:g} s{where}"

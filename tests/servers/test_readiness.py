@@ -1,0 +1,97 @@
+"""From spawned to ready: what counts as an answer, and that no start goes on for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.servers.world import Life, error_of
+
+from sourcelair.client.servers import Readiness, StartRequest
+from sourcelair.errors import InvalidInput, Unavailable
+from sourcelair.servers.drivers.base import Found, Listener
+from sourcelair.servers.drivers.mock import Script
+from sourcelair.servers.readiness import until_answering
+
+pytestmark = pytest.mark.anyio
+
+VISIT = StartRequest(cause="visit")
+
+
+class App:
+    """Answers everything with the same bytes, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.asked: list[bytes] = []
+        self.port = 0
+
+    async def visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self.answer)
+        await writer.drain()
+        writer.close()
+
+    async def until_ready(self, readiness: Readiness, said: list[str]) -> None:
+        await until_answering(Listener("127.0.0.1", self.port), "blog--demo.localhost", readiness, said.append)
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[App]:
+    app = App()
+    server = await asyncio.start_server(app.visit, "127.0.0.1", 0)
+    app.port = server.sockets[0].getsockname()[1]
+    yield app
+    server.close()
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://x:99999999/", "/\x01", "http://" + "a" * 70000])
+async def test_a_redirect_is_an_answer_wherever_it_leads(app: App, location: str) -> None:
+    """Nobody follows it, so nobody reads it."""
+    app.answer = f"HTTP/1.1 302 Found\r\nLocation: {location[:60000]}\r\nContent-Length: 0\r\n\r\n".encode()
+    said: list[str] = []
+    async with asyncio.timeout(5):
+        await app.until_ready(Readiness(), said)
+    assert said == []
+    assert b"\r\nHost: blog--demo.localhost\r\n" in app.asked[0]
+    assert b"\r\nAccept: */*\r\n" in app.asked[0]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\x00bad\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n", b""])
+async def test_what_is_no_answer_is_not_yet(app: App, answer: bytes) -> None:
+    """It is asked again, with words for the user."""
+    app.answer = answer
+    said: list[str] = []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await app.until_ready(Readiness(), said)
+    assert said and "it did not answer HTTP" in said[-1]
+
+
+async def test_a_path_that_can_not_be_asked_for_is_not_yet(app: App) -> None:
+    """Records of before may have one."""
+    said: list[str] = []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await app.until_ready(Readiness.model_construct(path="/\x01", status=None, probe_timeout=5.0), said)
+    assert said and "it did not answer HTTP" in said[-1]
+
+
+@pytest.mark.parametrize("path", ["/\x01", "/\x7f", "/é", "/\u200b"])
+async def test_a_path_is_printable_ascii(life: Life, path: str) -> None:
+    error = await error_of(life.create(spec={"readiness": {"path": path}}))
+    assert isinstance(error, InvalidInput) and error.detail.startswith("spec.readiness.path: ")
+
+
+async def test_one_that_can_not_be_looked_at_fails_in_its_time(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw is tried again, and not for ever."""
+
+    async def broken(found: Found, port: int) -> Listener | None:
+        raise OSError("no /proc here")
+
+    monkeypatch.setattr(life.world.driver, "listener", broken)
+    await life.create(script=Script(serves=True), spec={"readiness": {"start_timeout": 0.05}})
+    error = await error_of(life.client.start("demo", "blog", VISIT, wait=5))
+    assert isinstance(error, Unavailable) and "could not be looked at" in error.detail
+    assert await life.world.driver.find_all() == []
