@@ -227,3 +227,42 @@ def test_specs_that_can_never_run_are_refused(tmp_path: Path, spec: dict[str, ob
     made = subject.run(["true"]).spec.model_copy(update=whole)
     with pytest.raises(InvalidInput, match=r"^spec"):
         subject.driver().check(made)
+
+
+LONG = "x" * 5000
+"""A name that the kernel does not even look for; a directory without permission is no obstacle to root."""
+
+
+async def test_entries_of_path_that_can_not_be_looked_at_are_passed_over(bare: BareSubject) -> None:
+    """As a shell does."""
+    order = bare.run(["sh", "-c", "echo found"])
+    path = f"/{LONG}:{bare.directory}/{LONG}:{os.environ['PATH']}"
+    order = dataclasses.replace(order, env={**order.env, "PATH": path})
+    assert await output_of(bare, order) == "found\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "directory", "words"),
+    [
+        (["true"], f"/{LONG}", "its directory /x+ can't be looked at: file name too long"),
+        ([f"./{LONG}"], "/", "program not found: ./x+: it can't be looked at: file name too long"),
+        ([LONG], "/", "program not found: x+ is not on PATH"),
+    ],
+)
+async def test_what_can_not_be_looked_at_is_told(
+    bare: BareSubject, command: list[str], directory: str, words: str
+) -> None:
+    """In words for its user, not as an error of ours."""
+    with pytest.raises(StartFailed, match=words):
+        await bare.driver().start(bare.run(command, directory=directory))
+
+
+async def test_any_error_of_the_system_is_a_failed_start(bare: BareSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is that the system refuses."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "access", refuse)
+    with pytest.raises(StartFailed, match="it can't be started: Permission denied"):
+        await bare.driver().start(bare.run(["true"]))

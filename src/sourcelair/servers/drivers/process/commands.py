@@ -1,4 +1,9 @@
-"""A spec's command: what can be refused before it runs, and where its program is."""
+"""A spec's command: what can be refused before it runs, and where its program is.
+
+Paths are looked at with `os.path`: pathlib raises for what can't be looked at, and on PATH that is no error.
+"""
+
+# ruff: noqa: PTH110, PTH112, PTH113
 
 from __future__ import annotations
 
@@ -58,12 +63,22 @@ def check_directory(directory: str | None) -> Path:
         StartFailed: it is gone, or can't be entered.
     """
     path = Path(directory or "/")
-    if not path.is_dir():
-        what = "is not a directory" if path.exists() else "does not exist"
-        raise StartFailed(f"its directory {directory} {what}")
+    if not os.path.isdir(path):
+        raise StartFailed(f"its directory {directory} {_why_not(path, 'is not a directory', 'does not exist')}")
     if not os.access(path, os.X_OK):
         raise StartFailed(f"its directory {directory} can't be entered: permission denied")
     return path
+
+
+def _why_not(path: Path, other: str, missing: str) -> str:
+    """Return what is wrong with a path: it is something else, it is missing, or it can't be looked at."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return missing
+    except OSError as error:
+        return f"can't be looked at: {os.strerror(error.errno or 0).lower()}"
+    return other
 
 
 def find_program(name: str, directory: Path, env: Mapping[str, str]) -> str:
@@ -74,21 +89,22 @@ def find_program(name: str, directory: Path, env: Mapping[str, str]) -> str:
     """
     if "/" in name:
         path = directory / name
-        if not path.exists():
-            raise StartFailed(f"program not found: {name}")
-        if path.is_dir() or not os.access(path, os.X_OK):
+        if not os.path.exists(path):
+            why = _why_not(path, "", "")
+            raise StartFailed(f"program not found: {name}" + (f": it {why}" if why else ""))
+        if os.path.isdir(path) or not os.access(path, os.X_OK):
             raise StartFailed(f"program can't be run: {name} is not an executable file")
         return str(path)
     blocked = None
     for entry in env.get("PATH", os.defpath).split(":"):
         path = directory / entry / name
-        if path.is_file():
+        if os.path.isfile(path):
             if os.access(path, os.X_OK):
                 return str(path)
             blocked = blocked or path
     if blocked is not None:
         raise StartFailed(f"program can't be run: {blocked} is not an executable file")
-    hint = f"; there is one in its directory: write ./{name}" if (directory / name).is_file() else ""
+    hint = f"; there is one in its directory: write ./{name}" if os.path.isfile(directory / name) else ""
     if name == "python" and shutil.which("python3", path=env.get("PATH", os.defpath)):
         hint = "; python3 is"  # Debian has no other
     raise StartFailed(f"program not found: {name} is not on PATH{hint}")

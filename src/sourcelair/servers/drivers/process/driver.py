@@ -112,6 +112,12 @@ class ProcessDriver:
         return found
 
     def _launch(self, order: StartOrder) -> tuple[subprocess.Popen[bytes], Found]:
+        try:
+            return self._launch_or_raise(order)
+        except OSError as error:
+            raise StartFailed(f"it can't be started: {error.strerror or error}") from error
+
+    def _launch_or_raise(self, order: StartOrder) -> tuple[subprocess.Popen[bytes], Found]:
         directory = commands.check_directory(order.spec.directory)
         env = {**order.env, members.INSTANCE: order.instance, members.INSTALLATION: self.installation}
         command = commands.with_port(order.spec.command, order.port)
@@ -132,8 +138,6 @@ class ProcessDriver:
                 port=order.port,
                 group=group if limited else None,
             )
-        except OSError as error:
-            raise StartFailed(f"it can't be started: {error.strerror or error}") from error
         finally:
             os.close(output)
             if start is None:
