@@ -52,11 +52,11 @@ async def _drain_idle(worker: Worker) -> None:
                 context.ceryx.withdrawal(
                     instance.id, revision, until="acknowledged", wait=context.settings.idle_drain_timeout
                 ),
-                lambda: worker.arrived or worker.stop_asked or worker.exited,
+                lambda: worker.arrived or worker.stop_asked or worker.exited or worker.record.always_on,
             )
             reason = why_not(state, seen)
         except Interrupted:
-            reason = "somebody came"
+            reason = "it is always on" if worker.record.always_on else "somebody came"
         except LairError as error:
             reason = error.detail
     if worker.exited:
@@ -67,7 +67,7 @@ async def _drain_idle(worker: Worker) -> None:
         timeout = context.settings.drain_timeout if policy is None else policy
         await worker.update(lambda record: machine.begin_drain(record, "explicit", context.clock(), timeout))
         worker.end_sleep("an explicit stop came first")
-    elif reason is None and not worker.arrived:
+    elif reason is None and not worker.arrived and not worker.record.always_on:
         await _begin_stopping(worker, revision)
         worker.end_sleep("idle", slept=True)
     else:

@@ -107,6 +107,13 @@ def stop_asked(record: ServerRecord) -> bool:
 # What happens to it.
 
 
+def always_wanted(record: ServerRecord) -> bool:
+    """Return whether it has to run without anybody asking: it is always on, and no user has stopped it."""
+    if not record.always_on or not record.enabled or record.removing:
+        return False
+    return record.desired == "awake" or record.cause == "idle"
+
+
 def may_start(record: ServerRecord, now: float) -> bool:
     """Return whether a start may begin now."""
     wanted = record.desired == "awake" and record.enabled and not record.removing
@@ -150,9 +157,10 @@ def cancel_drain(record: ServerRecord, now: float) -> ServerRecord:
 
 
 def begin_stopping(record: ServerRecord, now: float) -> ServerRecord:
-    """No way back from here."""
+    """No way back from here. What is always on is wanted again after an idle stop that it could not prevent."""
     instance_of(record)
-    desired = "asleep" if record.drain == "idle" and record.desired == "awake" else record.desired
+    idle = record.drain == "idle" and not record.always_on
+    desired = "asleep" if idle and record.desired == "awake" else record.desired
     cause = "idle" if record.drain == "idle" else record.cause
     return _copy(record, now, state="stopping", desired=desired, cause=cause)
 

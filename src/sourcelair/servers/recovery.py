@@ -51,7 +51,7 @@ async def recover(
     context.ready.set()
     now = context.clock()
     for worker in workers():
-        if worker.record.always_on and worker.record.enabled and worker.record.desired == "awake":
+        if machine.always_wanted(worker.record):
             await worker.update(lambda record: machine.want_awake(record, "always on", now))
         worker.poke()
     for worker in workers():
