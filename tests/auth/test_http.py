@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -108,3 +109,12 @@ async def test_what_makes_no_sense_is_422(client: httpx.AsyncClient, registry: T
     answer = await client.post("/api/tokens/", json=body)
     assert answer.status_code == 422
     assert len(registry.list()) == 1
+
+
+@pytest.mark.parametrize("field", ["kind", "owner", "note"])
+async def test_half_a_character_is_named(client: httpx.AsyncClient, field: str) -> None:
+    """JSON can say a lone surrogate, and nothing can store it."""
+    body = json.dumps({"kind": "owner", "owner": "demo", field: "\ud800"}).encode()
+    answer = await client.post("/api/tokens/", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(field)

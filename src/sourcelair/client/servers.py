@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sourcelair.client.ceryx import NodeTotal
 from sourcelair.client.http import ApiClient, segment
@@ -13,6 +13,18 @@ from sourcelair.client.http import ApiClient, segment
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
 Desired = Literal["awake", "asleep", "disabled"]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _text(value: str) -> str:
+    """Refuse half of a surrogate pair: JSON can say it, and no file, header or program can hold it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it is not valid text: character {error.start + 1} is a lone surrogate") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
 
 
 class Readiness(BaseModel):
@@ -51,10 +63,10 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    driver: str = "process"
-    command: list[str] = Field(default_factory=list, max_length=1000)
-    directory: str | None = None
-    env: dict[str, str] = Field(default_factory=dict, max_length=1000)
+    driver: Text = "process"
+    command: list[Text] = Field(default_factory=list, max_length=1000)
+    directory: Text | None = None
+    env: dict[Text, Text] = Field(default_factory=dict, max_length=1000)
     readiness: Readiness = Field(default_factory=Readiness)
     limits: Limits = Field(default_factory=Limits)
     sleep: SleepPolicy = Field(default_factory=SleepPolicy)
@@ -66,7 +78,7 @@ class ServerInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     spec: Spec
-    hosts: list[str] = Field(default_factory=list, max_length=100)
+    hosts: list[Text] = Field(default_factory=list, max_length=100)
     enabled: bool = True
     always_on: bool = False
 
@@ -145,10 +157,10 @@ class StartRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cause: str = "user"
-    failed_instance: str | None = None
+    cause: Text = Field("user", max_length=200)
+    failed_instance: Text | None = None
     failed_revision: int | None = None
-    since: float | None = Field(None, allow_inf_nan=False)
+    since: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class SleepRequest(BaseModel):
@@ -156,7 +168,7 @@ class SleepRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    instance: str
+    instance: Text
     totals: list[NodeTotal]
 
 

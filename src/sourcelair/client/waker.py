@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sourcelair.client.servers import Text
+
 
 class WakeRequest(BaseModel):
     """Body of `POST {waker}/wake`: a host has visitors, and no live target on this node.
@@ -17,12 +19,12 @@ class WakeRequest(BaseModel):
 
     source: str
     reason: Literal["asleep", "unreachable"] = "asleep"
-    instance: str | None = None
+    instance: Text | None = None
     revision: int | None = None
     method: str = "GET"
     path: str = "/"
     node: str
-    since: float | None = Field(None, allow_inf_nan=False)
+    since: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class WakeResult(BaseModel):
