@@ -28,8 +28,18 @@ def event(name: str, data: Any, identity: str | None = None) -> bytes:
     return f"{head}data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()
 
 
+_ENDS = "sourcelair.ends"
+
+
+def ends_with(request: Request, over: asyncio.Event) -> None:
+    """Let the answer to this request end once `over` is set, if it is a stream: who asks is the caller's to know."""
+    request.scope.setdefault(_ENDS, []).append(over)
+
+
 class Stream(Response):
     """An answer that ends when its source does, when its client has gone, or when the service closes.
+
+    It ends too when whoever asks may not ask any more, see `ends_with`.
 
     Args:
         source: pieces of the answer; it is closed in any case.
@@ -67,7 +77,8 @@ class Stream(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             gone = asyncio.ensure_future(_gone(receive))
-            tasks += [gone, *(asyncio.ensure_future(task) for task in (pump(), stay(), self._closing.wait()))]
+            ends = (self._closing, *scope.get(_ENDS, ()))
+            tasks += [gone, *(asyncio.ensure_future(task) for task in (pump(), stay(), *(end.wait() for end in ends)))]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done():
                 await write(b"", more=False)

@@ -11,15 +11,21 @@ from pydantic import BaseModel, ConfigDict
 
 from sourcelair.auth.tokens import Identity, Kind, TokenRegistry
 from sourcelair.errors import Forbidden, InvalidInput
+from sourcelair.streams import ends_with
 
 Authenticate = Callable[[Request], Identity]
 
 
 def authenticator(registry: TokenRegistry) -> Authenticate:
-    """Return the FastAPI dependency that turns a request's token into an `Identity`, or raises Unauthorized."""
+    """Return the FastAPI dependency that turns a request's token into an `Identity`, or raises Unauthorized.
+
+    A stream that answers the request ends when the token is revoked.
+    """
 
     def authenticate(request: Request) -> Identity:
-        return registry.identify(request.headers.get("authorization"))
+        identity = registry.identify(request.headers.get("authorization"))
+        ends_with(request, registry.revoked(identity))
+        return identity
 
     return authenticate
 

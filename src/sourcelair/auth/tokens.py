@@ -84,6 +84,8 @@ class TokenRegistry:
         self._store = store
         self._by_hash: dict[str, TokenRecord] = {}
         self._revoked: set[str] = set()
+        self._ends: dict[str, asyncio.Event] = {}
+        """Set when a token is revoked, by its id; only for those that were used."""
         self._writing = asyncio.Lock()
 
     async def load(self) -> None:
@@ -145,6 +147,7 @@ class TokenRegistry:
             await self._store.put(_PREFIX + token_id, _encode(digest, record, revoked_at=time.time()))
             del self._by_hash[digest]
             self._revoked.add(digest)
+            self._ends.pop(token_id, asyncio.Event()).set()
 
     def identify(self, authorization: str | None) -> Identity:
         """Return who the `Authorization` header speaks for.
@@ -159,6 +162,10 @@ class TokenRegistry:
         if record is None:
             raise Unauthorized("This token is not known: it may have been revoked.")
         return Identity(kind=record.kind, owner=record.owner, token_id=record.id)
+
+    def revoked(self, identity: Identity) -> asyncio.Event:
+        """Return what is set once the token of somebody who was just identified is revoked."""
+        return self._ends.setdefault(identity.token_id, asyncio.Event())
 
     # The last method, since in what follows it in this class `list` would no longer be Python's.
     def list(self) -> list[TokenRecord]:
