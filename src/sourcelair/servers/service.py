@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -169,14 +169,22 @@ class ServersService:
             raise NotFound(f"No server found for {owner}/{project}.")
         return worker
 
-    def select(self, identity: Identity, host: str | None = None) -> list[Server]:
-        """Return the servers that this token may see; with `host`, the one that answers there, or none."""
+    def select(self, identity: Identity, host: str | None = None) -> Iterator[Server]:
+        """Give the servers that this token may see; with `host`, the one that answers there, or none.
+
+        Each is shown as it is when it is given, which may be long after this was called; one that was removed
+        meanwhile is left out.
+
+        Raises:
+            InvalidInput: `host` is none; at once.
+        """
         if host is not None:
             found = self._by_host.get(normalise_host(host))
             workers = [found] if found is not None else []
         else:
             workers = list(self._workers.values())
-        return [worker.show() for worker in workers if may_see(identity, worker.record.owner)]
+        seen = (worker for worker in workers if may_see(identity, worker.record.owner))
+        return (worker.show() for worker in seen if not worker.removed)
 
     async def put(
         self, identity: Identity, owner: str, project: str, body: ServerInput, expect: int | None = None
