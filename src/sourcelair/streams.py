@@ -32,14 +32,14 @@ _ENDS = "sourcelair.ends"
 
 
 def ends_with(request: Request, over: asyncio.Event) -> None:
-    """Let the answer to this request end once `over` is set, if it is a stream: who asks is the caller's to know."""
+    """Let the answer to this request end once `over` is set, if it is a stream: its subject or its right is gone."""
     request.scope.setdefault(_ENDS, []).append(over)
 
 
 class Stream(Response):
     """An answer that ends when its source does, when its client has gone, or when the service closes.
 
-    It ends too when whoever asks may not ask any more, see `ends_with`.
+    It ends too when that is so which its request was told, see `ends_with`.
 
     Args:
         source: pieces of the answer; it is closed in any case.

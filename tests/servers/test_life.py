@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 from tests.servers.world import WAKER, Life, error_of
 
@@ -12,6 +13,7 @@ from sourcelair.errors import Conflict, Forbidden, InvalidInput, NotFound, Preco
 from sourcelair.servers import starts
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.mock import Script
+from sourcelair.streams import STREAMS
 
 pytestmark = pytest.mark.anyio
 
@@ -263,3 +265,18 @@ async def test_a_silent_node_keeps_ports_in_quarantine(life: Life, monkeypatch: 
         await life.client.stop("demo", "blog", wait=5)
     error = await error_of(life.client.start("demo", "blog", VISIT, wait=5))
     assert "No free port" in error.detail
+
+
+async def test_who_follows_a_log_is_told_of_its_end(life: Life) -> None:
+    """With its server its log is gone: nobody waits for what can't come any more."""
+    await life.create(script=Script(serves=True, output=b"hello\n"))
+    await life.client.start("demo", "blog", StartRequest(), wait=5)
+    transport = httpx.ASGITransport(life.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        path = "/api/servers/demo/blog/logs?follow=true"
+        following = asyncio.ensure_future(http.get(path, headers={"Authorization": "Bearer admin"}))
+        while not STREAMS._value.get():
+            await asyncio.sleep(0)
+        await life.client.delete("demo", "blog", wait=10)
+        async with asyncio.timeout(5):
+            assert (await following).text == "hello\n"

@@ -122,7 +122,7 @@ async def _remove(worker: Worker) -> None:
     operations = [Delete(record.key), *(Delete(f"{HOSTS}{host}") for host in record.hosts)]
     await context.store.transact([], operations)
     await asyncio.to_thread(logs.remove, context.log(record))
-    worker.removed = True
+    worker.gone.set()
     context.removed(record)
     worker.notify()
     log.info("removed", server=record.name)

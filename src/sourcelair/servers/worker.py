@@ -54,7 +54,8 @@ class Worker:
         self.revision = revision
         self.failed_starts = 0
         """Failed starts that this process saw; who waits compares."""
-        self.removed = False
+        self.gone = asyncio.Event()
+        """Set once it is forgotten."""
         self.asked_at = time.monotonic()
         self.gate: float | None = None
         """Milliseconds that its visitor had waited when it was asked for."""
@@ -83,6 +84,11 @@ class Worker:
         if driver is None:
             raise LairError(f"{self.record.name} needs the driver {self.record.spec.driver!r}, which is not here.")
         return driver
+
+    @property
+    def removed(self) -> bool:
+        """Whether it is forgotten."""
+        return self.gone.is_set()
 
     @property
     def hosts(self) -> list[str]:
