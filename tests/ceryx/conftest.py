@@ -122,3 +122,10 @@ async def served(ceryx: Ceryx) -> AsyncIterator[Ceryx]:
     """A Ceryx behind a real HTTP server."""
     async with listening(ceryx):
         yield ceryx
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Ceryx]:
+    """A Ceryx behind a real HTTP server, whose writes wait until the nodes serve them."""
+    async with running(tmp_path, served_wait=5.0) as ceryx, listening(ceryx):
+        yield ceryx

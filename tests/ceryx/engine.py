@@ -18,6 +18,8 @@ class MemoryEngine:
     """One NGINX; `restart` makes it another one, `stop` lets nobody in."""
 
     capacity: int = 100_000
+    published: int | None = None
+    """The capacity that it says it has, where that is not the truth."""
     generation: str = field(default_factory=lambda: f"g{next(_generations)}")
     session: int = 0
     loaded: bool = False
@@ -58,7 +60,7 @@ class MemoryEngine:
         if session < self.session:
             raise StaleSession
         self.session = session
-        return EngineState(self.generation, self.loaded, len(self.routes()), self.capacity)
+        return EngineState(self.generation, self.loaded, len(self.routes()), self.published or self.capacity)
 
     async def apply(self, entries: Sequence[TableEntry], session: int | None = None) -> None:
         if self.before_apply:

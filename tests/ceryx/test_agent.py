@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.ceryx.conftest import Ceryx, listening, make_settings, running
+from tests.ceryx.agents import alive, asleep, eventually, live, make_agent
+from tests.ceryx.conftest import Ceryx, listening, running
 from tests.ceryx.engine import MemoryEngine
 
-from sourcelair.ceryx.agent import Agent
 from sourcelair.ceryx.table import TableEntry
-from sourcelair.client.ceryx import CeryxClient, Route, RouteWrite
+from sourcelair.client.ceryx import Route, RouteWrite
 from sourcelair.errors import LairError
 
 pytestmark = pytest.mark.anyio
-
-
-def live(source: str, port: int = 8000, instance: str | None = None, host: str = "10.9.9.9") -> Route:
-    return Route(source=source, target=f"http://{host}:{port}", instance=instance)
-
-
-def asleep(source: str) -> Route:
-    return Route(source=source, target=None, waker="http://127.0.0.1:7070/waker")
-
-
-def make_agent(tmp_path: Path, url: str, engine: MemoryEngine, **options: object) -> Agent:
-    client = CeryxClient(url, "service")
-    agent = Agent(
-        make_settings(tmp_path, node="n1"),
-        client,
-        engine,
-        directory=tmp_path / "agent",
-        waker="http://127.0.0.1:7070/waker",
-        waker_token="secret",
-        **options,
-    )
-    agent.client = client
-    return agent
-
-
-@asynccontextmanager
-async def alive(agent: Agent) -> AsyncIterator[asyncio.Task[None]]:
-    """Run an agent; leaving kills it where it stands."""
-    task = asyncio.create_task(agent.run())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await agent.client.close()
-
-
-async def eventually(condition: Callable[[], bool], timeout: float = 10) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Ceryx]:
-    async with running(tmp_path, served_wait=5.0) as ceryx, listening(ceryx):
-        yield ceryx
 
 
 async def test_routes_are_served_when_their_write_is_answered(api: Ceryx, tmp_path: Path) -> None:

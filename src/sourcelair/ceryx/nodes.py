@@ -11,7 +11,7 @@ import heapq
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sourcelair.ceryx import metrics
@@ -41,6 +41,8 @@ class NodeState:
     loaded: bool = False
     recalled: bool = False
     """Known from the store only: it has not said a word since this service began."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """The routes for which its NGINX has no room, with the revision at which each was refused."""
     counts: NodeCounts = field(default_factory=NodeCounts)
 
     @property
@@ -117,6 +119,15 @@ class Nodes:
         """Return how many routes fit into the smallest live node; None where none has said so."""
         return min((node.capacity for node in self._nodes.values() if node.live and node.capacity), default=None)
 
+    def refusing(self, sources: Iterable[str], revision: int) -> dict[str, str]:
+        """Return which of these routes a live node has no room for as they are since a revision, and that node."""
+        live = [node for node in self._nodes.values() if node.live and node.refused]
+        return (
+            {source: node.name for source in sources for node in live if node.refused.get(source, -1) >= revision}
+            if live
+            else {}
+        )
+
     async def register(self, name: str) -> NodeState:
         """Register a node, durably; one that is registered already stays as it is."""
         node = self._nodes.get(name)
@@ -168,6 +179,7 @@ class Nodes:
         node.routes = report.routes
         node.capacity = report.capacity
         node.loaded = report.loaded
+        node.refused = {item.source: item.revision for item in report.refused}
         node.counts.update(report.counts)
         self._hear(node)
         if anew:

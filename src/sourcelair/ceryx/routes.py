@@ -44,6 +44,14 @@ class _Plan:
     growth: int
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that is on disk. `created`: every one of its writes made a route that was not there."""
+
+    revision: int
+    created: bool
+
+
 def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
     """Return writes in their stored form, their routes marked as `manager`'s.
 
@@ -136,7 +144,7 @@ class Routes:
             page = await self._store.list(ROUTES, revision=revision, start_after=last, limit=PAGE)
             yield page.entries, revision
 
-    async def write(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> int:
+    async def write(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written:
         """Do all writes or none, and return the revision at which they stand.
 
         Args:
@@ -151,37 +159,49 @@ class Routes:
             Unavailable: others kept changing the same routes.
         """
         started = time.perf_counter()
-        revision = await self._try(writes, manager, capacity)
-        if revision is None:
+        written = await self._try(writes, manager, capacity)
+        if written is None:
             # Those who got in each other's way go one by one: else few of many writers of one source ever get through.
             async with self._contended:
                 for _ in range(ATTEMPTS):
-                    revision = await self._try(writes, manager, capacity)
-                    if revision is not None:
+                    written = await self._try(writes, manager, capacity)
+                    if written is not None:
                         break
-        if revision is None:
+        if written is None:
             raise Unavailable("Others keep changing the same routes; try again.", retry_after=1)
         metrics.ROUTES.set(self.count)
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
-        return revision
+        return written
 
-    async def _try(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> int | None:
+    async def take_back(self, sources: Sequence[str], revision: int) -> bool:
+        """Delete routes that were created at a revision, all of them; return False if one was changed since."""
+        keys = [route_key(source) for source in sources]
+        try:
+            await self._store.transact([Compare(key, revision) for key in keys], [Delete(key) for key in keys])
+        except CompareFailed:
+            return False
+        self.count -= len(keys)
+        metrics.ROUTES.set(self.count)
+        return True
+
+    async def _try(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written | None:
         """Read, check and write once; return None if another write came between."""
         plan = await self._plan(writes, manager)
         if plan.growth > 0 and capacity is not None and self.count + plan.growth > capacity:
             raise OutOfSpace(
-                f"The smallest proxy node has room for {capacity} routes, and {self.count} are there: "
+                f"The smallest proxy node has room for {capacity} routes for certain, and {self.count} are there: "
                 "raise route_table_bytes on the nodes, or delete routes."
             )
         self.count += plan.growth
         try:
-            return await self._store.transact(plan.compares, plan.operations)
+            revision = await self._store.transact(plan.compares, plan.operations)
         except CompareFailed:
             self.count -= plan.growth
             return None
         except BaseException:
             self.count -= plan.growth
             raise
+        return Written(revision, created=plan.growth == len(writes) > 0)
 
     async def _plan(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
         entries = await self._read([write.source for write in writes])

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from sourcelair.auth import Identity
 from sourcelair.ceryx.nodes import Nodes
-from sourcelair.ceryx.routes import MAX_BATCH, Routes, clean_writes
+from sourcelair.ceryx.routes import MAX_BATCH, Routes, Written, clean_writes
 from sourcelair.ceryx.validation import check_identifier
 from sourcelair.ceryx.withdrawals import Withdrawals
 from sourcelair.client.ceryx import BatchResult, RouteWrite
-from sourcelair.errors import Forbidden, TooLarge
+from sourcelair.errors import Forbidden, OutOfSpace, TooLarge
 from sourcelair.settings import Settings
 from sourcelair.store.base import Store
 
@@ -81,6 +81,7 @@ class CeryxService:
 
         Raises:
             Forbidden: this token may not write routes, or not as a manager.
+            OutOfSpace: a node has no room: the detail says whether the routes are stored nevertheless.
             LairError: those of `clean_writes` and of `Routes.write`.
         """
         identity.require_admin()
@@ -91,6 +92,29 @@ class CeryxService:
         if len(writes) > MAX_BATCH:
             raise TooLarge(f"A batch has {MAX_BATCH} writes at most.")
         cleaned = clean_writes(writes, manager)
-        revision = await self.routes.write(cleaned, manager, self.nodes.capacity())
-        served = await self.nodes.served(revision, self._served_wait)
-        return BatchResult(revision=revision, served=served), cleaned
+        written = await self.routes.write(cleaned, manager, self.nodes.capacity())
+        served = await self.nodes.served(written.revision, self._served_wait)
+        refusing = self.nodes.refusing([write.source for write in cleaned if write.route], written.revision)
+        if refusing:
+            await self._refused(cleaned, manager, written, refusing)
+        return BatchResult(revision=written.revision, served=served and not refusing), cleaned
+
+    async def _refused(
+        self, writes: Sequence[RouteWrite], manager: str | None, written: Written, refusing: Mapping[str, str]
+    ) -> None:
+        """Tell the writer that a node has no room, and take new routes back: nobody could reach them.
+
+        What changed routes that were there stays as it is written: taking back a withdrawal would publish its target.
+        A manager is told by `served` alone, since it writes again and again until it is told that it has written.
+        """
+        source, node = next(iter(refusing.items()))
+        remedy = "raise route_table_bytes on the node, or delete routes."
+        if written.created and await self.routes.take_back([write.source for write in writes], written.revision):
+            raise OutOfSpace(f"The proxy node {node} has no room for {source}: nothing was stored; {remedy}")
+        if manager is None:
+            raise OutOfSpace(
+                f"The proxy node {node} has no room for {source}: stored at revision {written.revision}, and served "
+                f"once there is room; {remedy}",
+                source=source,
+                revision=written.revision,
+            )

@@ -38,7 +38,7 @@ class EngineState:
     """What the engine said when the agent connected.
 
     `generation` is new at every start of NGINX. `loaded` is False until `set_loaded`: until then visitors are held.
-    `routes` counts the entries (tombstones left out), `capacity` is about how many fit.
+    `routes` counts the entries (tombstones left out), `capacity` is how many fit for certain.
     """
 
     generation: str

@@ -100,10 +100,19 @@ class InstanceCounts(BaseModel):
     last_active: float | None = None
 
 
+class Refusal(BaseModel):
+    """A route for which a node's NGINX has no room: what the node was told at `revision` is not served there."""
+
+    source: str
+    revision: int
+
+
 class NodeReport(BaseModel):
     """What an agent says of its node: at once after it applied something, and as its heartbeat.
 
-    `counts` holds the instances whose counts changed since the last report of this session.
+    `counts` holds the instances whose counts changed since the last report of this session. `applied` says that NGINX
+    holds every change up to that revision, but for those that are `refused`; `capacity` is the number of routes that
+    fit for certain.
     """
 
     session: int
@@ -113,6 +122,7 @@ class NodeReport(BaseModel):
     capacity: int
     loaded: bool = True
     counts: list[InstanceCounts] = []
+    refused: list[Refusal] = []
 
 
 class Node(BaseModel):

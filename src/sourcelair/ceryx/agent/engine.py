@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from sourcelair.ceryx.agent.entries import is_local, own_addresses
 from sourcelair.ceryx.agent.journal import Journal
+from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.table import EngineGone, EngineState, TableControl, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
@@ -65,7 +67,10 @@ class Engine:
         self._one = asyncio.Lock()
         self._complete = False
         self._suspect = False
-        self._refused: dict[str, None] = {}
+        self._held = 0
+        self._checked = 0.0
+        self.refusals = Refusals()
+        """What there was no room for."""
 
     @property
     def routes(self) -> int:
@@ -100,21 +105,25 @@ class Engine:
 
     async def _hello(self) -> EngineState:
         async with self._one:
-            return await self._control.hello(self._session)
+            state = await self._control.hello(self._session)
+        self._held, self.capacity = state.routes, state.capacity
+        return state
 
     async def _connect(self, state: EngineState) -> None:
         anew = state.generation != self.generation
         if not state.loaded and not self.known.is_set():
             await self.known.wait()
             state = await self._hello()
-        self.generation, self.capacity = state.generation, state.capacity
+        self.generation = state.generation
         found = list[TableEntry]()
         if state.routes > 0:
             found = await self._read([*self._table.wanted, *(self._table.shown.keys() - self._table.wanted.keys())])
         if anew:
             self._table.sound = True
-            self._refused.clear()
+            self.refusals.clear()
         self._table.show_all(found, anew=anew)
+        for source in self.refusals:  # they have their own time to be tried again
+            self._table.dirty.pop(source, None)
         self._suspect = False
         self._complete = self._count_fits(state)
         await self._apply()
@@ -146,16 +155,17 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK):
                     await self.wake.wait()
-            woken = self.wake.is_set()
             self.wake.clear()
-            if not woken or self._suspect or not self._complete:
+            if time.monotonic() - self._checked >= CHECK or self._suspect or not self._complete:
                 await self._same_generation()
+            self._table.want_again(self.refusals.take_due(time.monotonic(), self.capacity - self._held))
             if self._table.dirty or self._table.applied != self._table.revision:
                 await self._apply()
                 self.on_applied()
 
     async def _same_generation(self) -> None:
         state = await self._hello()
+        self._checked = time.monotonic()
         if state.generation != self.generation or not state.loaded:
             raise EngineGone(f"NGINX started anew: {state.generation}")
         self._suspect = False
@@ -164,16 +174,31 @@ class Engine:
 
     async def _apply(self) -> None:
         """Bring all that is dirty now to NGINX; what comes meanwhile is for the next round."""
-        goal = self._table.revision
+        goal, refused = self._table.revision, 0
         for chunk in _chunks(list(self._table.dirty)):
             entries = [self._table.wanted[source] for source in chunk if source in self._table.dirty]
             self._journal.append(entries, self._table.names, urgent=self._withdraws_elsewhere(entries))
-            await self._tell(entries)
+            refused += await self._tell(entries, refused)
+        if refused:
+            await self._hello()  # the API must not take more routes for room that is not there
         self._table.applied = goal
 
-    async def _tell(self, entries: list[TableEntry]) -> None:
-        """Apply entries; one for which there is no room is left out, and tried again after something was deleted."""
+    async def _tell(self, entries: list[TableEntry], refused: int) -> int:
+        """Apply entries but those for which there is no room; return how many these are.
+
+        Args:
+            entries: in their order.
+            refused: how many were refused in this round: after many, only what is there already is tried.
+        """
+        before = refused
         while entries:
+            if refused >= MOST_TRIED and (new := [entry for entry in entries if self._is_new(entry)]):
+                _log.error("route_table_full", sources=len(new), capacity=self.capacity)
+                for entry in new:
+                    self._refuse(entry)
+                refused += len(new)
+                entries = [entry for entry in entries if not self._is_new(entry)]
+                continue
             full: str | None = None
             try:
                 async with self._one:
@@ -184,16 +209,26 @@ class Engine:
                 applied = next(at for at, entry in enumerate(entries) if entry.source == full)
             for entry in entries[:applied]:
                 self._table.show(entry)
-            if any(entry.state == "deleted" for entry in entries[:applied]) and self._refused:
-                self._table.dirty |= {source: None for source in self._refused if source in self._table.wanted}
-                self._refused.clear()
+                self.refusals.settle(entry.source)
+            if self.refusals and any(entry.state == "deleted" for entry in entries[:applied]):
+                self.refusals.hurry()
                 self.wake.set()
             if full is not None:
-                _log.error("route_table_full", source=full, capacity=self.capacity)
-                self._table.dirty.pop(full, None)
-                self._refused[full] = None
+                if self._refuse(entries[applied]):
+                    _log.error("route_table_full", source=full, capacity=self.capacity)
+                refused += 1
                 applied += 1
             entries = entries[applied:]
+        return refused - before
+
+    def _is_new(self, entry: TableEntry) -> bool:
+        return entry.state != "deleted" and entry.source not in self._table.shown
+
+    def _refuse(self, entry: TableEntry) -> bool:
+        """Leave an entry out until it is tried again; return whether that is news."""
+        if self._table.wanted.get(entry.source) == entry:
+            self._table.dirty.pop(entry.source, None)
+        return self.refusals.refuse(entry)
 
     def _withdraws_elsewhere(self, entries: Sequence[TableEntry]) -> bool:
         """Tell whether one of these takes a target on another machine off its route."""

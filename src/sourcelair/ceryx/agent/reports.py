@@ -163,14 +163,16 @@ class Reporter:
             everything = everything or self._resend
             changed = [seen for seen in self._activity.seen.values() if everything or seen.counts is not seen.sent]
             sent = [seen.counts for seen in changed]
+            refused, applied = self._engine.refusals.report(self._table.applied, self._table.wanted)
             report = NodeReport(
                 session=self._session,
                 generation=self._engine.generation or "",
-                applied=self._resolver.reportable(self._table.applied),
+                applied=self._resolver.reportable(applied),
                 routes=self._engine.routes,
                 capacity=self._engine.capacity,
                 loaded=self._engine.connected,
                 counts=sent,
+                refused=refused,
             )
             try:
                 await self._ceryx.report(self._node, report)

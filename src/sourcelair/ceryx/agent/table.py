@@ -73,6 +73,10 @@ class NodeTable:
             self.dirty[entry.source] = None
             self.on_change()
 
+    def want_again(self, sources: Iterable[str]) -> None:
+        """Have these applied once more, as far as they are still wanted: there was no room for them before."""
+        self.dirty |= {source: None for source in sources if source in self.wanted}
+
     def load(self, entries: Mapping[str, TableEntry], names: Mapping[str, str], withdrawn: Iterable[str]) -> None:
         """Want what the file held; each name keeps its last address until a look-up says otherwise."""
         for source, entry in entries.items():

@@ -14,7 +14,7 @@ local KINDS = { live = "L", null = "N", redirect = "R", unresolved = "U", delete
 local STATES = { L = "live", N = "null", R = "redirect", U = "unresolved", D = "deleted" }
 local KEEP_TOMBSTONE = 600   -- seconds
 local MANY = 200             -- changes that are announced one by one; more are announced as "anything"
-local BYTES_PER_ROUTE = 256  -- the least that an entry takes
+local MOST_PER_ROUTE = 512   -- bytes that an entry takes at most, with the longest host; one with a short host takes 256
 
 local _M = {}
 
@@ -71,7 +71,11 @@ local function apply_entry(fields, numbers)
     end
     local value = routes.encode(kind, tonumber(fields[4]), revision, tonumber(fields[5]), waker, fields[7], fields[8])
     if not dictionary:safe_set(source, value) then
-        return false
+        -- A deletion of what is not there needs no room: there is nothing to take off.
+        if not old then
+            details:delete("d:" .. source)
+        end
+        return kind == "D" and not old
     end
     local was, is = old ~= nil and old:sub(1, 1) ~= "D", kind ~= "D"
     if was ~= is then
@@ -134,14 +138,10 @@ function _M.count()
     return state:get("routes") or 0
 end
 
--- Returns about how many routes fit: those that are there, and the free pages.
+-- Returns how many routes fit for certain: those that are there, and as many long ones as the free pages hold. With
+-- short hosts more fit; the number grows as they come.
 function _M.capacity()
-    local count, free = _M.count(), dictionary:free_space()
-    local each = BYTES_PER_ROUTE
-    if count > 1000 then
-        each = math.max(each, (dictionary:capacity() - free) / count)
-    end
-    return math.floor(count + free / each)
+    return _M.count() + math.floor(dictionary:free_space() / MOST_PER_ROUTE)
 end
 
 return _M
