@@ -31,6 +31,8 @@ class MemoryEngine:
     batches: list[int] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     before_apply: Callable[[Sequence[TableEntry]], Awaitable[None]] | None = None
+    before_forget: Callable[[Sequence[str]], None] | None = None
+    after_counts: Callable[[Sequence[str]], Awaitable[None]] | None = None
     after_apply: Callable[[Sequence[TableEntry]], Awaitable[None]] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     calls: int = 0
@@ -91,13 +93,20 @@ class MemoryEngine:
 
     async def counts(self, instances: Sequence[str]) -> list[InstanceCounts]:
         await self._call()
-        return [self.counted.get(name, InstanceCounts(instance=name)) for name in instances]
+        found = [self.counted.get(name, InstanceCounts(instance=name)) for name in instances]
+        if self.after_counts:
+            await self.after_counts(instances)
+        return found
 
-    async def forget(self, instances: Sequence[str]) -> None:
+    async def forget(self, instances: Sequence[str]) -> list[str]:
         await self._call()
-        self.forgotten += instances
-        for name in instances:
+        if self.before_forget:
+            self.before_forget(instances)
+        idle = [name for name in instances if name not in self.counted or not self.counted[name].in_flight]
+        self.forgotten += idle
+        for name in idle:
             self.counted.pop(name, None)
+        return idle
 
     def count(self, instance: str, **values: int) -> None:
         known = self.counted.get(instance, InstanceCounts(instance=instance))

@@ -92,6 +92,6 @@ class TableControl(Protocol):
         """Return this generation's counts of these instances, in the same order (`last_active` is left null)."""
         ...
 
-    async def forget(self, instances: Sequence[str]) -> None:
-        """Drop the counts of instances that are withdrawn and drained."""
+    async def forget(self, instances: Sequence[str]) -> list[str]:
+        """Drop the counts of instances that are withdrawn, but of those with anything in flight; return which."""
         ...

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from tests.ceryx.nginx.conftest import StartProxy
+from tests.ceryx.nginx.conftest import Serve, StartProxy
+from tests.ceryx.nginx.world import Message, Proxy, Server, answer, until
 
 from sourcelair.ceryx.table import TableEntry
 
@@ -27,3 +30,29 @@ async def test_as_many_routes_fit_as_the_table_says(start_proxy: StartProxy, len
         await proxy.control.apply(entries(names, revision))
         assert (await proxy.control.hello(1)).routes == state.capacity
     assert state.routes > 1500, "and not much less than what fits"
+
+
+async def test_counts_of_what_is_in_flight_are_not_forgotten(proxy: Proxy, serve: Serve) -> None:
+    """NGINX looks itself, in the same step: between the agent's reading and its word a request may have come."""
+    answering = asyncio.Event()
+
+    async def slow(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering.wait()
+        writer.write(answer(200, "late"))
+
+    server = await serve(Server(slow))
+    await proxy.live("a", server)
+    visit = asyncio.create_task(proxy.request("a"))
+    await until(lambda: bool(server.requests))
+    await proxy.put("a")
+    assert await proxy.control.forget(["i-1", "i-2"]) == ["i-2"]
+    assert ((await proxy.count("i-1")).in_flight, (await proxy.count("i-1")).total) == (1, 1)
+    answering.set()
+    assert (await visit).body == b"late"
+
+    async def over() -> bool:
+        return (await proxy.count("i-1")).in_flight == 0
+
+    await until(over)
+    assert await proxy.control.forget(["i-1"]) == ["i-1"]
+    assert (await proxy.count("i-1")).total == 0

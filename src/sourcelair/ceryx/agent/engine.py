@@ -282,11 +282,11 @@ class Engine:
         self.wake.set()
 
     async def forget(self, instances: Sequence[str]) -> list[str]:
-        """Drop the counts of instances that still have no route here; return which."""
+        """Drop the counts of instances that still have no route here, and nothing in flight; return which."""
         async with self._one:
             gone = [instance for instance in instances if instance not in self._table.live]
             if gone:
-                await self._control.forget(gone)
+                gone = await self._control.forget(gone)
         for instance in gone:
             self._table.withdrawn.pop(instance, None)
         return gone

@@ -136,10 +136,12 @@ class Reporter:
         if self._generation != self._engine.generation:
             self._generation = self._engine.generation
             self._activity.begin_generation()
-        readings = await self._engine.counts([*self._table.live, *self._table.withdrawn])
+        # One that is withdrawn during the readings was perhaps read while visitors still came.
+        withdrawn = list(self._table.withdrawn)
+        readings = await self._engine.counts([*self._table.live, *withdrawn])
         now = time.monotonic()
         self._activity.read(readings, time.time(), now)
-        over = [name for name in self._table.withdrawn if self._is_over(name, now)]
+        over = [name for name in withdrawn if name in self._table.withdrawn and self._is_over(name, now)]
         for name in await self._engine.forget(over) if over else ():
             self._activity.seen[name] = _Seen(InstanceCounts(instance=name))
 

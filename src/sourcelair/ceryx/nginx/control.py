@@ -133,10 +133,13 @@ class NginxControl:
                 )
         return found
 
-    async def forget(self, instances: Sequence[str]) -> None:
+    async def forget(self, instances: Sequence[str]) -> list[str]:
         """Drop the counts of instances that are withdrawn and drained. See `TableControl`."""
+        forgotten = list[str]()
         for at in range(0, len(instances), BATCH):
-            await self._call("forget", "\n".join(instances[at : at + BATCH]))
+            _, answer = await self._call("forget", "\n".join(instances[at : at + BATCH]))
+            forgotten += answer.split("\n") if answer else []
+        return forgotten
 
 
 def _entry_line(entry: TableEntry) -> str:

@@ -77,8 +77,7 @@ function ACTIONS.counts(text)
 end
 
 function ACTIONS.forget(text)
-    counts.forget(lines(text))
-    return 200, ""
+    return 200, table.concat(counts.forget(lines(text)), "\n")
 end
 
 local function act(action, session, text)

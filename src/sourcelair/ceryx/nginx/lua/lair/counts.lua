@@ -143,14 +143,22 @@ function _M.read(instances)
     return found
 end
 
+-- Drops the counts of instances that have nothing in flight, and returns which. Called under the control lock, and for
+-- instances without a route only: so what is not in flight now will not be.
 function _M.forget(instances)
+    local living, dead, orphans = census()
+    local forgotten = {}
     for _, instance in ipairs(instances) do
-        for number = 0, workers.count() do
-            for _, kind in ipairs { ":s:", ":e:", ":rs:", ":re:", ":ss:", ":se:" } do
-                dictionary:delete(key(number, kind, instance))
+        if orphans + sum(living, dead, instance, ":s:", ":e:") == 0 then
+            for number = 0, workers.count() do
+                for _, kind in ipairs { ":s:", ":e:", ":rs:", ":re:", ":ss:", ":se:" } do
+                    dictionary:delete(key(number, kind, instance))
+                end
             end
+            forgotten[#forgotten + 1] = instance
         end
     end
+    return forgotten
 end
 
 return _M
