@@ -151,7 +151,8 @@ function _M.forget(instances)
     for _, instance in ipairs(instances) do
         if orphans + sum(living, dead, instance, ":s:", ":e:") == 0 then
             for number = 0, workers.count() do
-                for _, kind in ipairs { ":s:", ":e:", ":rs:", ":re:", ":ss:", ":se:" } do
+                -- What has ended goes first: a worker that begins to count meanwhile, and takes it back, makes both anew.
+                for _, kind in ipairs { ":e:", ":s:", ":re:", ":rs:", ":se:", ":ss:" } do
                     dictionary:delete(key(number, kind, instance))
                 end
             end
