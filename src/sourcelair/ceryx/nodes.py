@@ -65,7 +65,8 @@ class Nodes:
         self._lease = lease
         self._clock = clock
         self._nodes: dict[str, NodeState] = {}
-        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
+        self._waiting: dict[bool, list[tuple[int, int, asyncio.Future[bool]]]] = {False: [], True: []}
+        """Who waits until a revision is served; apart those who wait for recalled nodes too."""
         self._closed = False
         self._order = itertools.count()
         self._some = asyncio.Event()
@@ -221,21 +222,23 @@ class Nodes:
             else:
                 await asyncio.sleep(max(pause, 0.001))
 
-    async def served(self, revision: int, wait: float) -> bool:
+    async def served(self, revision: int, wait: float, *, recalled: bool = True) -> bool:
         """Wait until every live node serves a revision.
 
         Args:
             revision: of the store.
             wait: seconds at most.
+            recalled: wait also for nodes that have not said a word since this service began, until their lease ends:
+                they serve visitors, and will speak as soon as they can.
 
         Returns:
             whether they do; False too while no node is live.
         """
-        floor = self._floor()
+        floor = self._floor(recalled=recalled)
         if floor is None or floor >= revision or wait <= 0 or self._closed:
             return floor is not None and floor >= revision
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (revision, next(self._order), future))
+        heapq.heappush(self._waiting[recalled], (revision, next(self._order), future))
         started = time.perf_counter()
         try:
             async with asyncio.timeout(wait):
@@ -245,19 +248,18 @@ class Nodes:
         metrics.SERVED_SECONDS.observe(time.perf_counter() - started)
         return result
 
-    def _floor(self) -> int | None:
-        """Return the revision that every live node serves; None where no node is live.
-
-        One that has said nothing since this service began is not waited for: it may be gone.
-        """
-        return min((node.serves for node in self._nodes.values() if node.live and not node.recalled), default=None)
+    def _floor(self, *, recalled: bool) -> int | None:
+        """Return the revision that every live node serves; None where no node is live."""
+        asked = (node for node in self._nodes.values() if node.live and (recalled or not node.recalled))
+        return min((node.serves for node in asked), default=None)
 
     def _release(self) -> None:
-        floor = self._floor()
-        while self._waiting and (floor is None or self._waiting[0][0] <= floor or self._waiting[0][2].done()):
-            revision, _, future = heapq.heappop(self._waiting)
-            if not future.done():
-                future.set_result(floor is not None and revision <= floor)
+        for recalled, waiting in self._waiting.items():
+            floor = self._floor(recalled=recalled)
+            while waiting and (floor is None or waiting[0][0] <= floor or waiting[0][2].done()):
+                revision, _, future = heapq.heappop(waiting)
+                if not future.done():
+                    future.set_result(floor is not None and revision <= floor)
 
     def _changed(self) -> None:
         live = sum(node.live for node in self._nodes.values())
@@ -269,7 +271,8 @@ class Nodes:
     def close(self) -> None:
         """Answer everyone who waits, and let nobody wait any more."""
         self._closed = True
-        while self._waiting:
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
-                future.set_result(False)
+        for waiting in self._waiting.values():
+            while waiting:
+                future = heapq.heappop(waiting)[2]
+                if not future.done():
+                    future.set_result(False)

@@ -93,7 +93,9 @@ class CeryxService:
             raise TooLarge(f"A batch has {MAX_BATCH} writes at most.")
         cleaned = clean_writes(writes, manager)
         written = await self.routes.write(cleaned, manager, self.nodes.capacity())
-        served = await self.nodes.served(written.revision, self._served_wait)
+        # The SourceLair API writes all its routes before the nodes of its own machine speak (decision 0005): nobody
+        # could ever answer what these writes would wait for.
+        served = await self.nodes.served(written.revision, self._served_wait, recalled=manager is None)
         refusing = self.nodes.refusing([write.source for write in cleaned if write.route], written.revision)
         if refusing:
             await self._refused(cleaned, manager, written, refusing)
