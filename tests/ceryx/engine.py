@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sourcelair.ceryx.table import EngineGone, EngineState, StaleSession, TableEntry, TableFull
@@ -26,6 +26,7 @@ class MemoryEngine:
     running: bool = True
     introduced: tuple[str, str | None, str | None] | None = None
     table: dict[str, TableEntry] = field(default_factory=dict)
+    wakers: dict[str, str] = field(default_factory=dict)
     counted: dict[str, InstanceCounts] = field(default_factory=dict)
     applied: list[TableEntry] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -39,7 +40,7 @@ class MemoryEngine:
 
     def restart(self) -> None:
         self.generation = f"g{next(_generations)}"
-        self.session, self.loaded, self.table, self.counted = 0, False, {}, {}
+        self.session, self.loaded, self.table, self.counted, self.wakers = 0, False, {}, {}, {}
 
     def routes(self) -> dict[str, TableEntry]:
         return {source: entry for source, entry in self.table.items() if entry.state != "deleted"}
@@ -80,6 +81,11 @@ class MemoryEngine:
         self.changed.set()
         if self.after_apply:
             await self.after_apply(entries)
+
+    async def set_wakers(self, addresses: Mapping[str, str]) -> None:
+        await self._call()
+        self.wakers |= addresses
+        self.changed.set()
 
     async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:
         await self._call()

@@ -15,6 +15,7 @@ from tests.ceryx.engine import MemoryEngine
 from sourcelair.ceryx.agent import reports
 from sourcelair.ceryx.agent.resolve import Resolver
 from sourcelair.ceryx.agent.table import NodeTable
+from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.client.ceryx import InstanceCounts, RouteWrite
 
 pytestmark = pytest.mark.anyio
@@ -96,7 +97,7 @@ class Idle:
 async def test_one_that_is_asked_for_is_not_forgotten(asked: list[str]) -> None:
     """Whoever waits compares totals: they must not begin at zero again. Afterwards it is forgotten."""
     engine, resolver = Idle(), Resolver(30.0)
-    table = NodeTable(resolver)
+    table = NodeTable(resolver, Wakers(Resolver(30.0)))
     table.withdrawn = {"x": None, "y": None}
     reporter = reports.Reporter(None, engine, table, node="n1", session=1, resolver=resolver)  # type: ignore[arg-type]
     reporter.is_asked = lambda name: name == "x"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -78,6 +78,10 @@ class TableControl(Protocol):
             TableFull: no room.
             EngineGone: no answer.
         """
+        ...
+
+    async def set_wakers(self, addresses: Mapping[str, str]) -> None:
+        """Say where wakers are whose URLs have names in them; one that was not said yet can't be called."""
         ...
 
     async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:

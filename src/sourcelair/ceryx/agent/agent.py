@@ -13,6 +13,7 @@ from sourcelair.ceryx.agent.journal import Journal, boot_id, next_session
 from sourcelair.ceryx.agent.reports import Reporter
 from sourcelair.ceryx.agent.resolve import Lookup, Resolver, system_lookup
 from sourcelair.ceryx.agent.table import NodeTable
+from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import StaleSession, TableControl
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.settings import Settings
@@ -57,6 +58,7 @@ class Agent:
         self._directory = directory
         self._introduce = (settings.node, waker, waker_token)
         self._resolver = Resolver(settings.resolve_interval, lookup)
+        self._waker_names = Resolver(settings.resolve_interval, lookup)
         self._engine: Engine | None = None
         self.boot_id = boot_id()
 
@@ -71,9 +73,10 @@ class Agent:
         session = await asyncio.to_thread(next_session, self._directory / "session")
         journal = Journal(self._directory / "routes", self.boot_id)
         loaded = await asyncio.to_thread(journal.load)
-        table = NodeTable(self._resolver)
-        engine = self._engine = Engine(self._control, session, table, journal, self._introduce)
-        table.on_change = engine.wake.set
+        wakers = Wakers(self._waker_names)
+        table = NodeTable(self._resolver, wakers)
+        engine = self._engine = Engine(self._control, session, table, journal, wakers=wakers, introduce=self._introduce)
+        table.on_change = wakers.on_change = engine.wake.set
         table.load(loaded.entries, loaded.names, loaded.withdrawn)
         feed = Feed(self._ceryx, self._node, table, journal)
         answers = Answers(self._ceryx, self._node, engine, table, journal)
@@ -91,6 +94,7 @@ class Agent:
             async with asyncio.TaskGroup() as tasks:
                 for name, task in {
                     "resolver": self._resolver.run(),
+                    "waker-names": self._waker_names.run(),
                     "engine": engine.run(),
                     "feed": feed.run(),
                     "reports": reporter.run(),

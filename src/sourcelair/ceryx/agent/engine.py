@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from sourcelair.ceryx.agent.entries import is_local, own_addresses
+from sourcelair.ceryx.addresses import is_local, own_addresses
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
 from sourcelair.ceryx.agent.table import NodeTable
+from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import EngineGone, EngineState, TableControl, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 from sourcelair.telemetry import get_logger
@@ -39,6 +40,7 @@ class Engine:
         session: this agent's number.
         table: what it shall hold.
         journal: is written before it is told.
+        wakers: whose addresses it is told.
         introduce: the arguments of `set_loaded`: node, waker, waker token.
     """
 
@@ -48,6 +50,8 @@ class Engine:
         session: int,
         table: NodeTable,
         journal: Journal,
+        *,
+        wakers: Wakers,
         introduce: tuple[str, str | None, str | None],
     ) -> None:
         self.generation: str | None = None
@@ -63,6 +67,7 @@ class Engine:
         self._session = session
         self._table = table
         self._journal = journal
+        self._wakers = wakers
         self._introduce = introduce
         self._one = asyncio.Lock()
         self._complete = False
@@ -126,6 +131,7 @@ class Engine:
             self._table.dirty.pop(source, None)
         self._suspect = False
         self._complete = self._count_fits(state)
+        await self._name_wakers(self._wakers.take_all())
         await self._apply()
         async with self._one:
             await self._control.set_loaded(*self._introduce)
@@ -159,9 +165,15 @@ class Engine:
             if time.monotonic() - self._checked >= CHECK or self._suspect or not self._complete:
                 await self._same_generation()
             self._table.want_again(self.refusals.take_due(time.monotonic(), self.capacity - self._held))
+            await self._name_wakers(self._wakers.take_fresh())
             if self._table.dirty or self._table.applied != self._table.revision:
                 await self._apply()
                 self.on_applied()
+
+    async def _name_wakers(self, addresses: Mapping[str, str]) -> None:
+        if addresses:
+            async with self._one:
+                await self._control.set_wakers(addresses)
 
     async def _same_generation(self) -> None:
         state = await self._hello()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-import psutil
-
+from sourcelair.ceryx.addresses import literal
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import StoredRoute
 
@@ -69,34 +67,6 @@ def without_target(entry: TableEntry) -> TableEntry:
         enforce_https=entry.enforce_https,
         waker=entry.waker,
     )
-
-
-def literal(host: str) -> str | None:
-    """Return the IP address that a target names without any look-up, else None.
-
-    Names under `localhost` are this machine (RFC 6761, 6.3); resolvers often do not know them.
-    """
-    if host == "localhost" or host.endswith(".localhost"):
-        return "127.0.0.1"
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return None
-
-
-def own_addresses() -> frozenset[str]:
-    """Return the addresses of this machine's interfaces."""
-    return frozenset(
-        address.address.partition("%")[0] for addresses in psutil.net_if_addrs().values() for address in addresses
-    )
-
-
-def is_local(address: str | None, own: frozenset[str]) -> bool:
-    """Return whether an address is this machine's: what listens there does not outlive a reboot."""
-    if address is None or address in own:
-        return True
-    parsed = ipaddress.ip_address(address)
-    return parsed.is_loopback or parsed.is_unspecified
 
 
 def differs(wanted: TableEntry, found: TableEntry) -> bool:

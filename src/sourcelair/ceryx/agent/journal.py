@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sourcelair.ceryx.agent.entries import is_local, own_addresses, without_target
+from sourcelair.ceryx.addresses import is_local, own_addresses
+from sourcelair.ceryx.agent.entries import without_target
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.errors import Unavailable
 from sourcelair.telemetry import get_logger

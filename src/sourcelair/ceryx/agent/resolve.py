@@ -1,4 +1,4 @@
-"""Names in targets: looked up in threads, a few at a time, and again while they are in use.
+"""Names in targets and wakers: looked up in threads, a few at a time, and again while they are in use.
 
 NGINX's balancer takes addresses only. A name that has no address (yet) is no error: its visitors are told.
 """
@@ -18,6 +18,9 @@ _log = get_logger(__name__)
 
 AT_ONCE = 8
 """Look-ups at once; each may take as long as the system's resolver waits."""
+
+FIRST_RETRY = 1.0
+"""Seconds until a name that could not be looked up is tried again; doubled each time, up to the usual interval."""
 
 PATIENCE = 0.5
 """Seconds that a write of a route is reported late while its target's name is looked up for the first time."""
@@ -73,6 +76,8 @@ class Resolver:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._first: dict[str, tuple[int, float]] = {}
+        self._failures: dict[str, int] = {}
+        self._retries: dict[str, asyncio.TimerHandle] = {}
 
     def use(self, host: str, revision: int) -> None:
         """Keep a name looked up; `revision` is the route's that names it."""
@@ -87,6 +92,7 @@ class Resolver:
         self._used.discard(host)
         self._first.pop(host, None)
         self.answers.pop(host, None)
+        self._settle(host)
 
     def reportable(self, applied: int) -> int:
         """Return the revision to report: a write's answer waits a little for the first look-up of its target."""
@@ -108,7 +114,22 @@ class Resolver:
                     tasks.create_task(self._work(with_threads))
                 tasks.create_task(self._refresh())
         finally:
+            for host in list(self._retries):
+                self._settle(host)
             with_threads.shutdown(wait=False, cancel_futures=True)
+
+    def _retry(self, host: str) -> None:
+        """Look a name up again before its time: it may be there in a moment, such as a container that starts."""
+        failures = self._failures[host] = self._failures.get(host, 0) + 1
+        pause = min(FIRST_RETRY * 2 ** min(failures - 1, 16), self._interval)
+        if (timer := self._retries.pop(host, None)) is not None:
+            timer.cancel()
+        self._retries[host] = asyncio.get_running_loop().call_later(pause, self._enqueue, host)
+
+    def _settle(self, host: str) -> None:
+        self._failures.pop(host, None)
+        if (timer := self._retries.pop(host, None)) is not None:
+            timer.cancel()
 
     async def _refresh(self) -> None:
         while True:
@@ -123,7 +144,7 @@ class Resolver:
             self._queued.discard(host)
             if host not in self._used:
                 continue
-            before = self.answers.get(host)
+            before, failed = self.answers.get(host), False
             try:
                 addresses = await loop.run_in_executor(threads, self._lookup, host)
                 answer = _choose(host, addresses, before)
@@ -131,9 +152,15 @@ class Resolver:
                 answer = Resolution(None, f"The name {host} does not exist, or has no address.")
             except OSError as error:
                 answer = before or Resolution(None, f"The name {host} can't be looked up now: {error.strerror}.")
-                _log.warning("lookup_failed", host=host, error=str(error))
+                failed = True
+                if host not in self._failures:
+                    _log.warning("lookup_failed", host=host, error=str(error))
             if host not in self._used:
                 continue
+            if failed or answer.address is None:
+                self._retry(host)
+            else:
+                self._settle(host)
             self._first.pop(host, None)
             if answer != before:
                 self.answers[host] = answer

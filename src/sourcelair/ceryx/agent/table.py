@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sourcelair.ceryx.agent.entries import deleted, differs, entry_of, resolved
 from sourcelair.ceryx.agent.resolve import Resolution, Resolver
+from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import RouteChanges, StoredRoute
 from sourcelair.telemetry import get_logger
@@ -26,9 +27,10 @@ class NodeTable:
 
     Args:
         resolver: knows the addresses of names in targets.
+        wakers: are told which are named.
     """
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, wakers: Wakers) -> None:
         self.wanted: dict[str, TableEntry] = {}
         self.names: dict[str, str] = {}
         self.shown: dict[str, TableEntry] = {}
@@ -43,6 +45,7 @@ class NodeTable:
         self.withdrawn: dict[str, None] = {}
         """Instances that NGINX sent requests to before, oldest first; they may still have some in flight."""
         self._resolver = resolver
+        self._wakers = wakers
         self._users: dict[str, set[str]] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called whenever there is something to apply."""
@@ -66,12 +69,17 @@ class NodeTable:
             self._resolver.use(name, entry.revision)
             if known := self._resolver.answers.get(name):
                 entry = resolved(entry, known.address, known.problem)
-        self.wanted[entry.source] = entry
+        self._hold(entry)
         if self.shown.get(entry.source) == entry:
             self.dirty.pop(entry.source, None)
         else:
             self.dirty[entry.source] = None
             self.on_change()
+
+    def _hold(self, entry: TableEntry) -> None:
+        before = self.wanted.get(entry.source)
+        self.wanted[entry.source] = entry
+        self._wakers.replace(before.waker if before else None, entry.waker)
 
     def want_again(self, sources: Iterable[str]) -> None:
         """Have these applied once more, as far as they are still wanted: there was no room for them before."""
@@ -180,9 +188,9 @@ class NodeTable:
                 continue
             wanted = self.wanted.get(entry.source)
             if wanted is None:
-                self.wanted[entry.source] = deleted(entry.source, max(entry.revision, self.revision))
+                self._hold(deleted(entry.source, max(entry.revision, self.revision)))
             elif wanted.revision < entry.revision and self.revision < 0:
-                self.wanted[entry.source] = entry  # the file had no room for it; the API's word is still to come
+                self._hold(entry)  # the file had no room for it; the API's word is still to come
             elif wanted.revision < entry.revision:
                 self._check_revision(entry.revision, wanted.revision)
             held = self.wanted[entry.source]

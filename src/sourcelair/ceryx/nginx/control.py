@@ -7,19 +7,17 @@ with tabs between them (`lua/lair/control.lua` is the other end).
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import quote, unquote, urlsplit
 
+from sourcelair.ceryx.addresses import literal
 from sourcelair.ceryx.table import EngineGone, EngineState, StaleSession, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 
 CALL_TIMEOUT = 10.0
 """Seconds in which NGINX must answer."""
-RESOLVE_TIMEOUT = 2.0
-"""Seconds to look up the name in a waker's URL."""
 BATCH = 2000
 """Entries or names in one request: NGINX serves nothing else in this worker meanwhile (a few milliseconds)."""
 
@@ -43,7 +41,7 @@ class NginxControl:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._session = 0
-        self._wakers: dict[str, tuple[str, int]] = {}
+        self._wakers: dict[str, str] = {}
 
     async def _call(self, action: str, body: str = "", *, session: int | None = None) -> tuple[int, str]:
         try:
@@ -86,19 +84,24 @@ class NginxControl:
         """Apply entries in order. See `TableControl`."""
         for at in range(0, len(entries), BATCH):
             chunk = entries[at : at + BATCH]
-            lines = [await self._waker_line(url) for url in dict.fromkeys(entry.waker for entry in chunk) if url]
+            lines = [self._waker_line(url) for url in dict.fromkeys(entry.waker for entry in chunk) if url]
             lines += [_entry_line(entry) for entry in chunk]
             status, answer = await self._call("apply", "\n".join(lines))
             if status == 507:
                 raise TableFull(answer)
 
-    async def _waker_line(self, url: str) -> str:
-        if url not in self._wakers:
-            found = await _resolve(url)
-            if found[0]:
-                self._wakers[url] = found
-        address, port = self._wakers.get(url, ("", 0))
-        return "\t".join(("W", url, address, str(port)))
+    async def set_wakers(self, addresses: Mapping[str, str]) -> None:
+        """Say where wakers are. See `TableControl`."""
+        self._wakers |= addresses
+        urls = list(addresses)
+        for at in range(0, len(urls), BATCH):
+            await self._call("apply", "\n".join(self._waker_line(url) for url in urls[at : at + BATCH]))
+
+    def _waker_line(self, url: str) -> str:
+        """Return what names a waker: without an address while it is not known; NGINX keeps one that it has."""
+        parts = urlsplit(url)
+        address = literal(parts.hostname or "") or self._wakers.get(url, "")
+        return "\t".join(("W", url, address if parts.scheme == "http" else "", str(parts.port or 80)))
 
     async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:
         """Return what the table really holds for these hosts. See `TableControl`."""
@@ -181,19 +184,3 @@ def _parse_entry(source: str, line: str) -> TableEntry | None:
         waker=waker or None,
         problem=unquote(problem) or None,
     )
-
-
-async def _resolve(url: str) -> tuple[str, int]:
-    """Return address and port of a waker; an empty address where it has none, or where we can't speak its scheme."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 80
-    if parts.scheme != "http" or not host:
-        return "", 0
-    if host == "localhost" or host.endswith(".localhost"):
-        return "127.0.0.1", port
-    try:
-        async with asyncio.timeout(RESOLVE_TIMEOUT):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
-        return "", 0
-    return str(found[0][4][0]), port

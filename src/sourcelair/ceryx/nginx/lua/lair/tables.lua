@@ -92,10 +92,13 @@ end
 function _M.apply(body)
     local numbers, sources = {}, {}
     local full
+    local anything = false
     for line in body:gmatch("[^\n]+") do
         local fields = split(line)
         if fields[1] == "W" then
-            numbers[fields[2]] = wakers.number(fields[2], fields[3], fields[4])
+            local number, moved = wakers.number(fields[2], fields[3], fields[4])
+            numbers[fields[2]] = number
+            anything = anything or moved
         elseif apply_entry(fields, numbers) then
             sources[#sources + 1] = fields[1]
         else
@@ -104,7 +107,7 @@ function _M.apply(body)
         end
     end
     bury_old()
-    if #sources > MANY then
+    if anything or #sources > MANY then
         changes.announce_all()
     else
         for _, source in ipairs(sources) do

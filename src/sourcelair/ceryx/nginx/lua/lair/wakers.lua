@@ -1,5 +1,5 @@
--- The wakers that routes name: a small number stands for each in the route's entry. Their names are resolved by the
--- agent's side of the control socket. Only the waker that belongs to this node is shown the node's token.
+-- The wakers that routes name: a small number stands for each in the route's entry. Their names are looked up by the
+-- agent. Only the waker that belongs to this node is shown the node's token.
 
 local state = ngx.shared.lair_state
 
@@ -9,7 +9,8 @@ local _M = { NONE = 0 }
 
 local parsed = {}
 
--- Returns the number of a waker, new or known, and notes its address. Called under the control lock.
+-- Returns the number of a waker, new or known, and whether it can be called otherwise than before: its address is noted,
+-- and an empty one leaves it as it was. Called under the control lock.
 function _M.number(url, address, port)
     local number = state:get("waker of:" .. url)
     if not number then
@@ -19,10 +20,15 @@ function _M.number(url, address, port)
         end
         state:safe_set("wakers", number)
     end
-    if not state:safe_set("waker:" .. number, table.concat({ url, address, port }, "\t")) then
+    local known = state:get("waker:" .. number)
+    if known and address == "" then
+        return number, false
+    end
+    local text = table.concat({ url, address, port }, "\t")
+    if not state:safe_set("waker:" .. number, text) then
         return nil
     end
-    return number
+    return number, address ~= "" and text ~= known
 end
 
 -- Returns a waker by number: url, address, port, host (for the Host header) and path (without a last slash).
