@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import asyncio
+from typing import Any, TypeVar, cast
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -17,7 +18,13 @@ MANY = 16 << 20
 """Bytes of a batch, or of a node's report: 10,000 routes with long wakers fit."""
 
 MAX_PROBLEMS = 5
-"""Problems of one body that are named; the rest are counted."""
+"""Problems of one body that are named; nothing of it is looked at once there are so many."""
+
+MAX_FIELDS = 64
+"""Fields that one object of a body may have: each that is not known is an error of its own."""
+
+STEP = 250
+"""Items of a list that are validated before the event loop gets its turn: about a millisecond."""
 
 T = TypeVar("T")
 
@@ -67,19 +74,78 @@ def parse(model: type[T] | TypeAdapter[T], value: Any) -> T:
         InvalidInput: naming the fields that are wrong, without repeating what they held.
     """
     adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    problems = list[str]()
+    found = _validate(adapter, value, (), problems)
+    if problems:
+        raise _invalid(problems)
+    return cast("T", found)
+
+
+async def parse_many(model: type[T] | TypeAdapter[T], values: Any, where: str, most: int) -> list[T]:
+    """Return a list's items as that model, with pauses in which others get their turn.
+
+    Args:
+        model: of one item.
+        values: the list.
+        where: the field's name, for messages; empty for a body that is the list.
+        most: items that it may have.
+
+    Raises:
+        TooLarge: it has more.
+        InvalidInput: as `parse`; what comes after the first few problems is not looked at.
+    """
+    name = where or "The body"
+    if not isinstance(values, list):
+        raise InvalidInput(f"{name}: Input should be a valid list")
+    if len(values) > most:
+        raise TooLarge(f"{name}: at most {most} at once.")
+    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    found, problems = list[T](), list[str]()
+    for at, value in enumerate(values):
+        if at % STEP == 0:
+            await asyncio.sleep(0)
+        found.append(cast("T", _validate(adapter, value, (where, at) if where else (at,), problems)))
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    if problems:
+        raise _invalid(problems)
+    return found
+
+
+async def take_list(body: Any, field: str, model: type[T] | TypeAdapter[T], most: int) -> list[T]:
+    """Take a long list out of a body, an empty one in its place: what remains is for `parse`. See `parse_many`."""
+    if not isinstance(body, dict) or field not in body:
+        return []
+    values, body[field] = body[field], []
+    return await parse_many(model, values, field, most)
+
+
+def _validate(adapter: TypeAdapter[T], value: Any, where: tuple[str | int, ...], problems: list[str]) -> T | None:
+    """Return a value as it was validated; None where problems were added."""
+    if _is_too_wide(value):
+        problems.append(_describe(where, f"An object has more than {MAX_FIELDS} fields"))
+        return None
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False, include_context=False)
-        said = [_describe(problem) for problem in problems[:MAX_PROBLEMS]]
-        if len(problems) > MAX_PROBLEMS:
-            said.append(f"and {len(problems) - MAX_PROBLEMS} more")
-        raise InvalidInput("; ".join(said)) from error
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            problems.append(_describe((*where, *problem["loc"]), problem["msg"]))
+        return None
 
 
-def _describe(problem: Any) -> str:
-    where = ".".join(str(part)[:80] for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+def _is_too_wide(value: Any) -> bool:
+    """Tell whether an object, or one within it, has more fields than any of ours."""
+    return isinstance(value, dict) and (len(value) > MAX_FIELDS or any(map(_is_too_wide, value.values())))
+
+
+def _invalid(problems: list[str]) -> InvalidInput:
+    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    return InvalidInput("; ".join(problems[:MAX_PROBLEMS] + more))
+
+
+def _describe(where: tuple[str | int, ...], message: str) -> str:
+    path = ".".join(str(part)[:80] for part in where)
+    return f"{path}: {message}" if path else message
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

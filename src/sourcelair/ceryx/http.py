@@ -13,9 +13,10 @@ from pydantic_core import to_json
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
-from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of
+from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of, take_list
 from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import show_entry, show_route
+from sourcelair.ceryx.routes import MAX_BATCH
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteChanges, RouteWrite
@@ -37,7 +38,7 @@ class Batch(WithoutExtras):
     """Body of `POST /api/routes:batch`."""
 
     managed_by: str | None = None
-    writes: list[RouteWrite] = Field(default_factory=list)
+    writes: list[RouteWrite] = Field(default_factory=list, max_length=MAX_BATCH)
 
 
 def create_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
@@ -128,7 +129,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
 
     async def write_batch(request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
         """Do all writes or none, at one revision."""
-        batch = parse(Batch, await read_json(request, MANY))
+        batch = await _read_batch(request)
         result, _ = await service.write(identity, batch.writes, batch.managed_by)
         return JSONResponse(result.model_dump())
 
@@ -150,6 +151,12 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         responses={200: {"model": BatchResult}},
     )
     return router
+
+
+async def _read_batch(request: Request) -> Batch:
+    body = await read_json(request, MANY)
+    writes = await take_list(body, "writes", RouteWrite, MAX_BATCH)
+    return parse(Batch, body).model_copy(update={"writes": writes})
 
 
 def _add(router: APIRouter, method: str, path: str, endpoint: Callable[..., Any], **options: Any) -> None:

@@ -13,23 +13,30 @@ from pydantic_core import to_json
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
 from sourcelair.ceryx.activity import activity
-from sourcelair.ceryx.bodies import MANY, WithoutExtras, parse, read_json, schema_of
+from sourcelair.ceryx.bodies import MANY, WithoutExtras, parse, parse_many, read_json, schema_of, take_list
+from sourcelair.ceryx.counts import MAX_INSTANCES
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import check_identifier
 from sourcelair.ceryx.withdrawals import AskEvent, Until
-from sourcelair.client.ceryx import Acknowledgement, Activity, Node, NodeReport, Withdrawal
+from sourcelair.client.ceryx import Acknowledgement, Activity, InstanceCounts, Node, NodeReport, Refusal, Withdrawal
 from sourcelair.streams import EventStream, event, while_connected
 
 MAX_WAIT = 600.0
 """Seconds that a long poll may ask for."""
 
-_ACKNOWLEDGEMENTS: TypeAdapter[list[Acknowledgement]] = TypeAdapter(list[Acknowledgement])
+MAX_ACKNOWLEDGEMENTS = 10_000
+"""Acknowledgements in one request; an agent sends a tenth of that."""
+
+MAX_REFUSED = 10_000
+"""Refused routes in one report; an agent names a tenth of that."""
+
+_TEXT: TypeAdapter[str] = TypeAdapter(str)
 
 
 class ActivityRequest(WithoutExtras):
     """Body of `POST /api/activity`."""
 
-    instances: list[str] = Field(max_length=100_000)
+    instances: list[str] = Field(max_length=MAX_INSTANCES)
 
 
 def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
@@ -67,7 +74,11 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
     @router.put("/api/nodes/{node}/report", status_code=204, openapi_extra=schema_of(NodeReport))
     async def report(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> None:
         """Take in how far a node is, and its changed counts. 404: it was removed, and must register anew."""
-        service.nodes.report(node, parse(NodeReport, await read_json(request, MANY)))
+        body = await read_json(request, MANY)
+        counts = await take_list(body, "counts", InstanceCounts, MAX_INSTANCES)
+        refused = await take_list(body, "refused", Refusal, MAX_REFUSED)
+        head = parse(NodeReport, body)
+        service.nodes.report(node, head.model_copy(update={"counts": counts, "refused": refused}))
 
     @router.get("/api/nodes/{node}/asks", response_class=Response)
     async def asks(node: str, _: Annotated[Identity, Depends(administrator)]) -> Response:
@@ -78,7 +89,8 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
     @router.post("/api/nodes/{node}/acknowledgements", status_code=204)
     async def acknowledge(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> None:
         """Take in answers to asks."""
-        acknowledgements = parse(_ACKNOWLEDGEMENTS, await read_json(request, MANY))
+        body = await read_json(request, MANY)
+        acknowledgements = await parse_many(Acknowledgement, body, "", MAX_ACKNOWLEDGEMENTS)
         service.withdrawals.acknowledge(node, acknowledgements)
 
     @router.get("/api/instances/{instance}/withdrawal", responses={200: {"model": Withdrawal}})
@@ -98,8 +110,10 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
     @router.post("/api/activity", openapi_extra=schema_of(ActivityRequest), responses={200: {"model": list[Activity]}})
     async def read_activity(request: Request, _: Annotated[Identity, Depends(reader)]) -> Response:
         """Return the activity of instances on all nodes, in the order of the question."""
-        body = parse(ActivityRequest, await read_json(request, MANY))
-        found = activity(body.instances, service.nodes.all())
+        body = await read_json(request, MANY)
+        instances = await take_list(body, "instances", _TEXT, MAX_INSTANCES)
+        parse(ActivityRequest, body)
+        found = activity(instances, service.nodes.all())
         return Response(to_json(found), media_type="application/json")
 
     return router

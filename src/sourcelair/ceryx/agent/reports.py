@@ -21,6 +21,9 @@ _log = get_logger(__name__)
 HEARTBEAT = 1.0
 """Seconds between reports while nothing changes, and between readings of the counts."""
 
+COUNTS_AT_ONCE = 20_000
+"""Counts in one report, of a few megabytes; where more have changed, the rest follows at once."""
+
 FORGET_AFTER = 60.0
 """Seconds after which a withdrawn instance with nothing in flight is forgotten."""
 
@@ -162,8 +165,12 @@ class Reporter:
             LairError: it did not arrive.
         """
         async with self._reporting:
-            everything = everything or self._resend
-            changed = [seen for seen in self._activity.seen.values() if everything or seen.counts is not seen.sent]
+            if everything or self._resend:
+                for seen in self._activity.seen.values():
+                    seen.sent = None
+            changed = [seen for seen in self._activity.seen.values() if seen.counts is not seen.sent]
+            left = changed[COUNTS_AT_ONCE:]
+            del changed[COUNTS_AT_ONCE:]
             sent = [seen.counts for seen in changed]
             refused, applied = self._engine.refusals.report(self._table.applied, self._table.wanted)
             report = NodeReport(
@@ -181,6 +188,8 @@ class Reporter:
             except Conflict as error:
                 raise StaleSession(error.detail) from error
             self._resend = False
+            if left:
+                self.wake.set()
             for seen, counts in zip(changed, sent, strict=True):
                 seen.sent = counts
             for counts in sent:
