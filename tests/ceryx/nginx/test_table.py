@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from tests.ceryx.nginx.conftest import Serve, StartProxy
 from tests.ceryx.nginx.world import Message, Proxy, Server, answer, until
 
+from sourcelair.ceryx.nginx import render
 from sourcelair.ceryx.table import TableEntry
 
 pytestmark = pytest.mark.anyio
@@ -56,3 +59,35 @@ async def test_counts_of_what_is_in_flight_are_not_forgotten(proxy: Proxy, serve
     await until(over)
     assert await proxy.control.forget(["i-1"]) == ["i-1"]
     assert (await proxy.count("i-1")).total == 0
+
+
+def change_lua(directory: Path, file: str, before: str, after: str) -> None:
+    """Change one line of a copy of the Lua code."""
+    path = directory / "lua" / "lair" / file
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize("by", ["changes", "hello"])
+async def test_old_tombstones_hold_no_room(
+    start_proxy: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """As many as were deleted are cleared away with the next changes, and by the agent's looks where none come."""
+    own = tmp_path / "own"
+    shutil.copytree(render.HERE / "lua", own / "lua")
+    shutil.copytree(render.HERE / "templates", own / "templates")
+    change_lua(own, "tables.lua", "KEEP_TOMBSTONE = 600 ", "KEEP_TOMBSTONE = 0 ")
+    if by == "changes":
+        change_lua(own, "control.lua", "BURIED_AT_ONCE = 500 ", "BURIED_AT_ONCE = 0 ")
+    else:
+        change_lua(own, "tables.lua", "BURIED_PER_CHANGE = 2 ", "BURIED_PER_CHANGE = 0 ")
+    monkeypatch.setattr(render, "HERE", own)
+    proxy = await start_proxy()
+    await proxy.open()
+    names = [f"h{number}" for number in range(1500)]
+    await proxy.control.apply(entries(names, 1))
+    await proxy.control.apply(entries(names, 2, "deleted"))
+    for _ in range(3):
+        assert (await proxy.control.hello(1)).routes == 0
+    assert [entry for entry in await proxy.control.read(names) if entry is not None] == []

@@ -13,6 +13,7 @@ local state = ngx.shared.lair_state
 local KINDS = { live = "L", null = "N", redirect = "R", unresolved = "U", deleted = "D" }
 local STATES = { L = "live", N = "null", R = "redirect", U = "unresolved", D = "deleted" }
 local KEEP_TOMBSTONE = 600   -- seconds
+local BURIED_PER_CHANGE = 2  -- tombstones cleared away for each change that is applied
 local MANY = 200             -- changes that are announced one by one; more are announced as "anything"
 local MOST_PER_ROUTE = 512   -- bytes that an entry takes at most, with the longest host; one with a short host takes 256
 
@@ -30,8 +31,9 @@ local function split(line)
     end
 end
 
-local function bury_old()
-    for _ = 1, 4 do
+-- Clears away tombstones that are old enough, at most so many.
+function _M.bury(most)
+    for _ = 1, most do
         local oldest = details:lpop("tombstones")
         if not oldest then
             return
@@ -106,7 +108,8 @@ function _M.apply(body)
             break
         end
     end
-    bury_old()
+    -- More than were added: else they pile up, and hold the room of routes that could be there.
+    _M.bury(BURIED_PER_CHANGE * #sources)
     if anything or #sources > MANY then
         changes.announce_all()
     else
