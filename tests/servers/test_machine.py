@@ -230,11 +230,12 @@ def withdrawal(*nodes: NodeAcknowledgement) -> Withdrawal:
 
 
 def node(
-    name: str, total: int = 3, *, generation: str = "g", in_flight: int = 0, told: bool = True
+    name: str, total: int = 3, *, generation: str = "g", in_flight: int = 0, robots: int = 0, told: bool = True
 ) -> NodeAcknowledgement:
     return NodeAcknowledgement(
-        node=name, state="live", acknowledged=told, generation=generation, in_flight=in_flight, streams=0, total=total
-    )
+        node=name, state="live", acknowledged=told, generation=generation, in_flight=in_flight, streams=0, total=total,
+        robots=robots,
+    )  # fmt: skip
 
 
 def total(name: str, count: int = 3, generation: str = "g") -> NodeTotal:
@@ -249,6 +250,8 @@ def total(name: str, count: int = 3, generation: str = "g") -> NodeTotal:
         (withdrawal(node("a", told=False)), [total("a")], "does not answer"),
         (withdrawal(node("a", in_flight=1)), [total("a")], "in flight"),
         (withdrawal(node("a", 4)), [total("a")], "visited"),
+        (withdrawal(node("a", 5, robots=2)), [total("a")], None),
+        (withdrawal(node("a", 5, robots=1)), [total("a")], "visited"),
         (withdrawal(node("a")), [], "visited"),
         (withdrawal(node("a", generation="new")), [total("a")], "visited"),
         (withdrawal(node("a")), [total("a"), total("b")], "visited"),

@@ -196,6 +196,26 @@ async def test_an_idle_server_sleeps_and_a_visited_one_does_not(site: Site, tmp_
     assert (await app.fetch("/")).status == 200
 
 
+async def test_robots_do_not_keep_a_server_awake(site: Site, tmp_path: Path) -> None:
+    """A monitor that asks all the time is answered while somebody else keeps it awake, and is no visitor itself."""
+    app = await site.identity("idle", "monitored", tmp_path, idle_timeout=1.0)
+    assert (await app.fetch("/")).status == 200
+    statuses = []
+
+    async def monitor() -> None:
+        while True:
+            statuses.append((await app.fetch("/", headers={"User-Agent": "UptimeRobot/2.0"})).status)
+            await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(30):
+        monitoring = asyncio.create_task(monitor())
+        await app.until("asleep")
+    monitoring.cancel()
+    assert statuses.count(200) >= 5
+    assert (await app.server()).cause == "idle"
+    assert len(app.starts()) == 1
+
+
 async def test_an_always_on_server_runs_before_anybody_comes(site: Site, tmp_path: Path) -> None:
     """And again by itself after it was killed."""
     app = await site.identity("always", "running", tmp_path, idle_timeout=0.5, always_on=True)

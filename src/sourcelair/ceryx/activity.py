@@ -26,7 +26,7 @@ def _sum(instance: str, nodes: Sequence[NodeState]) -> Activity:
         streams=sum(item.streams for item in counts),
         last_active=max((item.last_active for item in counts if item.last_active is not None), default=None),
         totals=[
-            NodeTotal(node=node.name, generation=node.generation, total=item.total)
+            NodeTotal(node=node.name, generation=node.generation, total=item.total, robots=item.robots)
             for node, item in zip(nodes, counts, strict=True)
             if node.generation is not None
         ],

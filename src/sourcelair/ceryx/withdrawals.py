@@ -184,4 +184,5 @@ def _of(node: NodeState, known: Acknowledgement | None, revision: int) -> NodeAc
         in_flight=known.in_flight,
         streams=known.streams,
         total=known.total,
+        robots=known.robots,
     )

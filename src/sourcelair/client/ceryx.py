@@ -148,7 +148,7 @@ class Ask(BaseModel):
 class Acknowledgement(BaseModel):
     """A node's promise: it applied `revision`, and opens no request to `instance` until a later publication.
 
-    The counts were read after the withdrawal was applied.
+    The counts were read after the withdrawal was applied. `robots` are those of `total` that keep nothing awake.
     """
 
     generation: str
@@ -157,6 +157,7 @@ class Acknowledgement(BaseModel):
     in_flight: int
     streams: int
     total: int
+    robots: int = 0
 
 
 class NodeAcknowledgement(BaseModel):
@@ -169,6 +170,7 @@ class NodeAcknowledgement(BaseModel):
     in_flight: int | None = None
     streams: int | None = None
     total: int | None = None
+    robots: int | None = None
 
 
 class Withdrawal(BaseModel):
@@ -195,11 +197,12 @@ class Withdrawal(BaseModel):
 
 
 class NodeTotal(BaseModel):
-    """What one node's NGINX generation ever sent to an instance."""
+    """What one node's NGINX generation ever sent to an instance; `robots` of them keep nothing awake."""
 
     node: str
     generation: str
     total: int
+    robots: int = 0
 
 
 class Activity(BaseModel):

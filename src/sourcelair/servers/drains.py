@@ -91,8 +91,9 @@ def why_not(state: Withdrawal, seen: list[NodeTotal]) -> str | None:
     if any(node.in_flight for node in state.nodes):
         return "a request is in flight"
     # Equal as a whole: a generation that the sleeper did not see may hide visits of one that is gone.
-    now = {(node.node, node.generation): node.total for node in state.nodes}
-    if now != {(total.node, total.generation): total.total for total in seen}:
+    # Robots that came and went are no visits: else one that comes often would keep it awake for ever.
+    now = {(node.node, node.generation): (node.total or 0) - (node.robots or 0) for node in state.nodes}
+    if now != {(total.node, total.generation): total.total - total.robots for total in seen}:
         return "somebody visited it meanwhile"
     return None
 

@@ -171,6 +171,7 @@ class Answers:
                         in_flight=counts.in_flight,
                         streams=counts.streams,
                         total=counts.total,
+                        robots=counts.robots,
                     )
                 )
         if answers:
