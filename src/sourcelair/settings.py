@@ -167,6 +167,9 @@ class Settings(BaseSettings):
     )
     node_lease: Seconds = Field(10.0, gt=0, description="Seconds after which a node that says nothing is silent.")
     access_log: bool = Field(True, description="Write one JSON line a request to DATA_DIR/logs/access.log.")
+    access_log_max_bytes: int = Field(
+        100 << 20, ge=1 << 16, description="Bytes of access.log before it is rotated; three older ones are kept."
+    )
     resolve_interval: Seconds = Field(30.0, gt=0, description="Seconds between look-ups of host names in targets.")
 
     advertise_address: Host | None = Field(None, description="Address in the targets of this machine's servers.")

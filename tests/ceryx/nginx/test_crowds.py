@@ -61,6 +61,18 @@ async def test_a_full_gate_refuses_only_who_would_wait(start_proxy: StartProxy, 
     assert sorted(message.status for message in await asyncio.gather(*held)) == [200] * 10 + [503]
 
 
+async def test_workers_share_the_cap(start_proxy: StartProxy, waker: Waker, serve: Serve) -> None:
+    """All together hold what may be held, or one more."""
+    proxy = await start_proxy(nginx_workers=2, held_per_host=10, wake_timeout=20)
+    await proxy.open(waker)
+    await proxy.put(HOST, waker=waker.url)
+    held = [asyncio.create_task(proxy.request(HOST, path=f"/{number}")) for number in range(40)]
+    await until(lambda: sum(task.done() for task in held) >= 29)
+    assert {task.result().state for task in held if task.done()} == {"over-capacity"}
+    await proxy.live(HOST, await serve())
+    assert sum(message.status == 200 for message in await asyncio.gather(*held)) in {10, 11}
+
+
 @pytest.mark.parametrize(
     ("body", "length"), [(b"x", 100_000), (b"x", 1)], ids=["a slow upload", "an answer without an end"]
 )

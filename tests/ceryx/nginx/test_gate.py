@@ -280,7 +280,7 @@ async def test_robots_neither_wake_nor_wait(proxy: Proxy, waker: Waker, serve: S
 
 async def test_too_many_held_get_a_clean_answer(start_proxy: StartProxy, waker: Waker, serve: Serve) -> None:
     """Over the cap: 503 at once, and those that wait are not touched."""
-    proxy = await start_proxy(held_per_host=10, held_total=15, wake_timeout=20)
+    proxy = await start_proxy(nginx_workers=1, held_per_host=10, held_total=15, wake_timeout=20)
     await proxy.open(waker)
     await proxy.put(HOST, waker=waker.url)
     await proxy.put("other.localhost", waker=waker.url)

@@ -25,6 +25,7 @@ from sourcelair.ceryx.nginx.processes import ProcessId, boot_id, holders, start_
 from sourcelair.ceryx.nginx.programs import Program, find_program
 from sourcelair.ceryx.nginx.render import Place, fingerprint, render
 from sourcelair.errors import Conflict, LairError
+from sourcelair.rotation import keep_short
 from sourcelair.settings import Settings, split_address
 from sourcelair.telemetry import get_logger
 
@@ -137,6 +138,15 @@ class NginxEngine:
             await self._ensure()
         except OSError as error:
             raise LairError(f"NGINX's files can't be written in {self._directory}: {error.strerror}.") from error
+        logs = [self._settings.data_dir / "logs" / "access.log", self._directory / "logs" / "error.log"]
+        rotating = asyncio.create_task(keep_short(logs, self._settings.access_log_max_bytes))
+        try:
+            await self._keep_running()
+        finally:
+            rotating.cancel()
+            await asyncio.wait([rotating])
+
+    async def _keep_running(self) -> None:
         pause = FIRST_PAUSE
         while not self._stopped:
             process, since = self._process, time.monotonic()

@@ -23,9 +23,6 @@ LOOK_AGAIN = 0.03
 START_TIMEOUT = 60.0
 """Seconds in which it must be up, longer than it allows itself."""
 
-LOG_LIMIT = 10 << 20
-"""Bytes after which the log is put aside at the next start."""
-
 
 def start_in_background(settings: Settings, directory: DataDirectory) -> dict[str, Any]:
     """Start `lair up` in a session of its own, and return what it says of itself once it is up.
@@ -37,7 +34,6 @@ def start_in_background(settings: Settings, directory: DataDirectory) -> dict[st
     directory.lock()  # a clear error now is better than one in a log
     directory.unlock()
     directory.renounce()
-    directory.rotate_log(LOG_LIMIT)
     with directory.log.open("ab") as log:
         start_of_log = log.tell()
         process = subprocess.Popen(

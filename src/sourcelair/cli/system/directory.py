@@ -116,11 +116,6 @@ class DataDirectory:
         """Remove `running.json`."""
         (self.path / RUNNING).unlink(missing_ok=True)
 
-    def rotate_log(self, limit: int) -> None:
-        """Put a log of the background process that is longer than `limit` bytes aside, as `lair.log.1`."""
-        if self.log.exists() and self.log.stat().st_size > limit:
-            self.log.replace(self.log.with_suffix(".log.1"))
-
     def free_bytes(self) -> int:
         """Return the free space of the directory's file system."""
         return shutil.disk_usage(self.path).free

@@ -21,6 +21,7 @@ from sourcelair.cli.system.http_server import HttpServer
 from sourcelair.cli.system.leftovers import stop_instances
 from sourcelair.errors import LairError, Unavailable
 from sourcelair.hemera.http import create_router as create_hemera_router
+from sourcelair.rotation import keep_short
 from sourcelair.servers.http import create_router as create_servers_router
 from sourcelair.settings import TEST_PREFIX, Settings, split_address
 
@@ -29,6 +30,9 @@ STALL = f"{TEST_PREFIX}STALL"
 
 LOOK_AGAIN = 0.02
 """Seconds between looks at whether everything has come up; nothing tells us."""
+
+LOG_LIMIT = 10 << 20
+"""Bytes of the log of a `lair up` in the background before it is rotated."""
 
 START_TIMEOUT = 30.0
 """Seconds in which everything must have come up."""
@@ -142,6 +146,7 @@ class System:
                     proxy = [
                         tasks.create_task(engine.run(), name="nginx"),
                         tasks.create_task(_run_agent(parts), name="agent"),
+                        tasks.create_task(keep_short([self.directory.log], LOG_LIMIT), name="logs"),
                     ]
                     self.say("Starting the services")
                     for name, service in (("servers", parts.servers), ("hemera", parts.hemera)):

@@ -16,10 +16,11 @@ import contextlib
 import ctypes
 import errno
 import os
-import shutil
 import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
+
+from sourcelair.rotation import FULL, KEEP, move_aside, older
 
 BLOCK = 64 << 10
 """Bytes that are read at once."""
@@ -36,7 +37,6 @@ RESERVE = 256 << 10
 _LOCKS = tuple(threading.Lock() for _ in range(64))
 """Of this process, which alone rotates and follows. None is on a file: its instance could hold that for ever."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: space is taken, and the file ends where it did
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -69,7 +69,7 @@ def _reserve(file: int) -> bool:
     """Take space behind the end of a log. Returns False when the disk is full."""
     if _libc.fallocate(file, _KEEP_SIZE, os.fstat(file).st_size, RESERVE) == 0:
         return True
-    if ctypes.get_errno() in _FULL:
+    if ctypes.get_errno() in FULL:
         return False
     disk = os.fstatvfs(file)  # This file system reserves nothing: look at least whether there is any space now.
     return disk.f_frsize * disk.f_bavail >= RESERVE
@@ -89,12 +89,7 @@ def _is_starved(log: Path) -> bool:
     return stat.st_size > 0 and left < RESERVE // 2 and disk.f_frsize * disk.f_bavail < RESERVE
 
 
-def older(log: Path, number: int) -> Path:
-    """Return the name of a rotated log; 1 is the youngest."""
-    return log.with_name(f"{log.name}.{number}")
-
-
-def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
+def rotate(log: Path, max_bytes: int, keep: int = KEEP) -> bool:
     """Move the content of a log that is above `max_bytes` to `LOG.1`. Blocks while it copies: call it in a thread.
 
     On a full disk the oldest are removed to make room, and at last the content is dropped, long before `max_bytes`.
@@ -114,41 +109,12 @@ def rotate(log: Path, max_bytes: int, keep: int = 3) -> bool:
     except FileNotFoundError:
         return False
     with _lock(log), log.open("r+b") as file:  # Nobody who follows it reads between the copy and the truncation.
-        for number in range(keep, 1, -1):
-            with contextlib.suppress(FileNotFoundError):
-                older(log, number - 1).rename(older(log, number))
-        oldest = keep
-        while not _copy(log, older(log, 1)):
-            while oldest > 1 and not older(log, oldest).exists():
-                oldest -= 1
-            if oldest <= 1:
-                break
-            older(log, oldest).unlink()
-        file.truncate(0)
+        move_aside(log, keep)
         _reserve(file.fileno())
     return True
 
 
-def _copy(log: Path, copy: Path) -> bool:
-    """Copy in one piece or not at all. Returns False when the disk is full."""
-    part = copy.with_name(copy.name + ".part")
-    try:
-        with log.open("rb") as source, open(part, "wb", opener=_private) as target:
-            shutil.copyfileobj(source, target, BLOCK)
-        part.rename(copy)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if error.errno not in _FULL:
-            raise
-        return False
-    return True
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def remove(log: Path, keep: int = 3) -> None:
+def remove(log: Path, keep: int = KEEP) -> None:
     """Remove a log and its older ones."""
     for path in (log, *(older(log, number) for number in range(1, keep + 1))):
         path.unlink(missing_ok=True)
