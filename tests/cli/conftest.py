@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 import sourcelair
 from sourcelair.cli import main
@@ -65,6 +66,7 @@ def lair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
 
     yield run
     signal.signal(signal.SIGINT, interrupted)
+    structlog.reset_defaults()  # `lair up` logs to the standard error that it has here, which is closed afterwards
 
 
 @dataclass
