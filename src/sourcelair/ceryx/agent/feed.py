@@ -63,8 +63,12 @@ class Feed:
             revision = self._table.revision
             try:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(None) as self._scope:
-                        await self._follow()
+                    async with asyncio.timeout(None) as scope:
+                        self._scope = scope
+                        try:
+                            await self._follow()
+                        finally:
+                            self._scope = None
             except HistoryCompacted:
                 self._doubt = True
             except LairError as error:
