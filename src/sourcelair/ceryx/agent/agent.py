@@ -7,9 +7,10 @@ import contextlib
 from pathlib import Path
 
 from sourcelair.ceryx.agent.answers import Answers
+from sourcelair.ceryx.agent.durable import boot_id, next_session
 from sourcelair.ceryx.agent.engine import Engine
 from sourcelair.ceryx.agent.feed import Feed
-from sourcelair.ceryx.agent.journal import Journal, boot_id, next_session
+from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.reports import Reporter
 from sourcelair.ceryx.agent.resolve import Lookup, Resolver, system_lookup
 from sourcelair.ceryx.agent.table import NodeTable

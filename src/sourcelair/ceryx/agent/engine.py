@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from sourcelair.ceryx.addresses import is_local, own_addresses
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
 from sourcelair.ceryx.agent.table import NodeTable
@@ -189,7 +188,7 @@ class Engine:
         goal, refused = self._table.revision, 0
         for chunk in _chunks(list(self._table.dirty)):
             entries = [self._table.wanted[source] for source in chunk if source in self._table.dirty]
-            self._journal.append(entries, self._table.names, urgent=self._withdraws_elsewhere(entries))
+            self._journal.append(entries, self._table.names)
             refused += await self._tell(entries, refused)
         if refused:
             await self._hello()  # the API must not take more routes for room that is not there
@@ -241,19 +240,6 @@ class Engine:
         if self._table.wanted.get(entry.source) == entry:
             self._table.dirty.pop(entry.source, None)
         return self.refusals.refuse(entry)
-
-    def _withdraws_elsewhere(self, entries: Sequence[TableEntry]) -> bool:
-        """Tell whether one of these takes a target on another machine off its route."""
-        own: frozenset[str] | None = None
-        for entry in entries:
-            before = self._table.shown.get(entry.source)
-            if before is None or before.state != "live" or before.instance in {None, entry.instance}:
-                continue
-            if own is None:
-                own = own_addresses()
-            if not is_local(before.address, own):
-                return True
-        return False
 
     async def counts(self, instances: Sequence[str]) -> list[InstanceCounts]:
         """Return what the current generation counted.

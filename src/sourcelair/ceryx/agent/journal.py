@@ -12,66 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import json
 import os
-import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from sourcelair.ceryx.addresses import is_local, own_addresses
+from sourcelair.ceryx.agent.durable import sync_directory, write_all, write_file
 from sourcelair.ceryx.agent.entries import without_target
+from sourcelair.ceryx.agent.records import Loaded, entry_line, head_lines, read_lines, registration_line
 from sourcelair.ceryx.table import TableEntry
-from sourcelair.errors import Unavailable
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
 
-SCHEMA = 1
-"""Version of the file. A newer one is refused."""
-
 SLACK = 10_000
 """Lines beyond one for each route before the file is rewritten."""
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_FIELDS = tuple(item.name for item in fields(TableEntry))
+
+_Note = tuple[str | None, bool]
+"""A live entry's address, and whether it was this machine's when the entry was written down."""
 
 
-def boot_id() -> str:
-    """Return what is new at every boot of this machine."""
-    return _BOOT_ID.read_text().strip()
+class _Own:
+    """This machine's addresses, read once where they are needed at all."""
 
-
-@dataclass(slots=True)
-class Loaded:
-    """What a file held. `withdrawn`: instances that had requests and lost their last route."""
-
-    entries: dict[str, TableEntry] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    registered: int | None = None
-    withdrawn: list[str] = field(default_factory=list)
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    data = json.dumps(record, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(data), data)
-
-
-def _entry_line(entry: TableEntry, name: str | None) -> bytes:
-    values = ((key, getattr(entry, key)) for key in _FIELDS)
-    record = {key: value for key, value in values if value is not None and value is not False}
-    return _line({"entry": record} if name is None else {"entry": record, "name": name})
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return a line's record; None if it is torn."""
-    checksum, _, data = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(data):
-        return None
-    record: dict[str, Any] = json.loads(data)
-    return record
+    @cached_property
+    def addresses(self) -> frozenset[str]:
+        return own_addresses()
 
 
 class Journal:
@@ -94,7 +62,10 @@ class Journal:
         self._unsynced = True
         self._meanwhile: list[bytes] | None = None
         self._held: dict[str, TableEntry] = {}
+        self._held_is_known = True
+        self._local: dict[str, _Note] = {}
         self._void = False
+        self._voids = 0
         self._incomplete = False
 
     def load(self) -> Loaded:
@@ -106,71 +77,71 @@ class Journal:
             Unavailable: a newer version wrote it.
         """
         loaded = Loaded()
-        seen = dict[str, None]()
-        good, boot = 0, None
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as lines:
-            for line in lines:
-                record = _parse(line)
-                if record is None:
-                    _log.warning("journal_torn", path=str(self._path), at=good)
-                    break
-                good += len(line)
-                self._lines += 1
-                if "schema" in record:
-                    if record["schema"] > SCHEMA:
-                        raise Unavailable(f"{self._path} was written by a newer version of SourceLair: run that one.")
-                    boot = record["boot"]
-                elif "registered" in record:
-                    loaded.registered = record["registered"]
-                else:
-                    _take(loaded, record, seen)
-        live = {entry.instance for entry in loaded.entries.values() if entry.state == "live"}
-        loaded.withdrawn = [instance for instance in seen if instance not in live]
-        if boot != self._boot:
+            loaded = read_lines(self._path, lines)
+        self._lines = loaded.lines
+        if loaded.boot != self._boot:
             self._void_local(loaded)
         self.registered = loaded.registered
         self._held = dict(loaded.entries)
+        self._local = {
+            source: (entry.address, loaded.local[source])
+            for source, entry in loaded.entries.items()
+            if source in loaded.local
+        }
         try:
-            if boot != self._boot:
-                self._restart(self._content(loaded.entries.values(), loaded.names))
+            if loaded.boot != self._boot:
+                self._restart(self._content(loaded.entries.values(), loaded.names)[0])
             else:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-                os.ftruncate(self._file, good)
-                self._size = good
+                os.ftruncate(self._file, loaded.size)
+                self._size = loaded.size
         except OSError as error:
             self._fell_behind(error)
         return loaded
 
     def _void_local(self, loaded: Loaded) -> None:
-        """After a reboot, nothing that listened on this machine does any more."""
+        """After a reboot, nothing that listened on this machine does any more.
+
+        What was this machine's when it was written down is: addresses may come late at a boot, or be others.
+        """
         own = own_addresses()
         loaded.withdrawn = []
         for source, entry in loaded.entries.items():
-            if entry.state == "live" and is_local(entry.address, own):
+            if entry.state == "live" and (loaded.local.get(source) or is_local(entry.address, own)):
                 loaded.entries[source] = without_target(entry)
                 loaded.names.pop(source, None)
+                loaded.local.pop(source, None)
 
-    def _content(self, entries: Iterable[TableEntry], names: Mapping[str, str]) -> list[bytes]:
-        lines = [_line({"schema": SCHEMA, "boot": self._boot})]
-        if self.registered is not None:
-            lines.append(_line({"registered": self.registered}))
-        lines += [_entry_line(entry, names.get(entry.source)) for entry in entries if entry.state != "deleted"]
-        return lines
+    def _content(self, entries: Iterable[TableEntry], names: Mapping[str, str]) -> tuple[list[bytes], dict[str, _Note]]:
+        """Return the lines of a whole file, and what they say of where targets are."""
+        lines, own, notes = head_lines(self._boot, self.registered), _Own(), dict[str, _Note]()
+        for entry in entries:
+            if entry.state != "deleted":
+                local = self._is_local(entry, own)
+                lines.append(entry_line(entry, names.get(entry.source), local))
+                if local is not None:
+                    notes[entry.source] = (entry.address, local)
+        return lines, notes
 
-    def append(self, entries: Iterable[TableEntry], names: Mapping[str, str], *, urgent: bool) -> None:
+    def append(self, entries: Iterable[TableEntry], names: Mapping[str, str]) -> None:
         """Write down what NGINX is about to be told, as far as the file does not hold it already.
 
         Args:
             entries: in the order in which NGINX gets them.
             names: of targets that are looked up, by source.
-            urgent: one of them withdraws a target on another machine.
         """
-        self._unsynced = self._unsynced or urgent
-        lines = list[bytes]()
+        lines, own = list[bytes](), _Own()
         for entry in entries:
             if self._held.get(entry.source) == entry:
                 continue
-            lines.append(_entry_line(entry, names.get(entry.source)))
+            self._unsynced = self._unsynced or self._withdraws_elsewhere(entry, own)
+            local = self._is_local(entry, own)
+            lines.append(entry_line(entry, names.get(entry.source), local))
+            if local is None:
+                self._local.pop(entry.source, None)
+            else:
+                self._local[entry.source] = (entry.address, local)
             if entry.state == "deleted":
                 self._held.pop(entry.source, None)
             else:
@@ -178,21 +149,43 @@ class Journal:
         if lines:
             self._write(lines)
 
+    def _withdraws_elsewhere(self, entry: TableEntry, own: _Own) -> bool:
+        """Tell whether this takes a target on another machine off its route.
+
+        What counts is what the file holds, not what NGINX shows: after a reboot it is the file that brings it back.
+        """
+        if not self._held_is_known:
+            return True
+        held = self._held.get(entry.source)
+        if held is None or held.state != "live" or held.instance in {None, entry.instance}:
+            return False
+        return not self._is_local(held, own)
+
+    def _is_local(self, entry: TableEntry, own: _Own) -> bool | None:
+        """Tell whether a target is on this machine, as it was noted, or as it is now; None where there is none."""
+        if entry.state != "live":
+            return None
+        address, local = self._local.get(entry.source, (None, False))
+        if address is not None and address == entry.address:
+            return local
+        return is_local(entry.address, frozenset()) or is_local(entry.address, own.addresses)
+
     def note_registered(self, revision: int) -> bool:
         """Write down the registration; return False if the file belongs to another, and so is void."""
         same = self.registered in {None, revision}
         if self.registered != revision:
             self.registered = revision
-            self._write([_line({"registered": revision})])
+            self._write([registration_line(revision)])
         return same
 
     def void(self) -> None:
         """Empty the file: this node was removed, so what it knows binds nobody."""
         self.registered = None
         self._void = True
-        self._held = {}
+        self._voids += 1
+        self._held, self._held_is_known = {}, True
         try:
-            self._restart(self._content([], {}))
+            self._restart(head_lines(self._boot, self.registered))
         except OSError as error:
             self._fell_behind(error)
 
@@ -208,7 +201,7 @@ class Journal:
             return
         data = b"".join(lines)
         try:
-            _write_all(self._file, data)
+            write_all(self._file, data)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
@@ -248,38 +241,41 @@ class Journal:
             False if the disk refuses; the old file goes on.
         """
         self._meanwhile = []
-        self._held = {}
+        self._held, self._held_is_known = {}, False
+        new, voids = self._path.with_suffix(".new"), self._voids
         try:
-            content = await asyncio.to_thread(lambda: b"".join(self._content(entries, names)))
-            await asyncio.to_thread(_write_file, self._new, content)
-            self._take_over(len(content), len(entries), self._meanwhile)
+            lines, notes = await asyncio.to_thread(self._content, entries, names)
+            content = b"".join(lines)
+            await asyncio.to_thread(write_file, new, content)
+            if voids != self._voids:
+                return False  # this node was removed meanwhile: what was written binds nobody
+            self._take_over(new, len(content), len(entries), self._meanwhile)
         except OSError as error:
             _log.warning("journal_not_rewritten", path=str(self._path), error=str(error))
             return False
         finally:
             self._meanwhile = None
         self._incomplete = False
+        self._held_is_known = True
+        self._local |= {source: note for source, note in notes.items() if source not in self._held}
         self._held = {entry.source: entry for entry in entries if entry.state != "deleted"} | self._held
         return True
 
     def _restart(self, lines: list[bytes]) -> None:
-        content = b"".join(lines)
-        _write_file(self._new, content)
-        self._take_over(len(content), len(lines), [])
+        # Not the name that a rewrite uses: one may be under way in its thread.
+        content, fresh = b"".join(lines), self._path.with_suffix(".fresh")
+        write_file(fresh, content)
+        self._take_over(fresh, len(content), len(lines), [])
 
-    @property
-    def _new(self) -> Path:
-        return self._path.with_suffix(".new")
-
-    def _take_over(self, size: int, lines: int, meanwhile: list[bytes]) -> None:
+    def _take_over(self, new: Path, size: int, lines: int, meanwhile: list[bytes]) -> None:
         """Put the new file, with what came meanwhile, in the old one's place. Both are synced then."""
-        file = os.open(self._new, os.O_WRONLY | os.O_APPEND)
+        file = os.open(new, os.O_WRONLY | os.O_APPEND)
         tail = b"".join(meanwhile)
         try:
             if tail:
-                _write_all(file, tail)
+                write_all(file, tail)
                 os.fsync(file)
-            self._new.replace(self._path)
+            new.replace(self._path)
         except OSError:
             os.close(file)
             raise
@@ -290,7 +286,7 @@ class Journal:
         self._lines = lines + len(meanwhile)
         self.behind = False
         try:
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
         except OSError as error:
             self._fell_behind(error)
 
@@ -299,53 +295,3 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-def _take(loaded: Loaded, record: Mapping[str, Any], seen: dict[str, None]) -> None:
-    entry = TableEntry(**record["entry"])
-    if entry.instance is not None:
-        seen[entry.instance] = None
-    loaded.names.pop(entry.source, None)
-    if entry.state == "deleted":
-        loaded.entries.pop(entry.source, None)
-        return
-    loaded.entries[entry.source] = entry
-    if "name" in record:
-        loaded.names[entry.source] = record["name"]
-
-
-def _write_all(file: int, data: bytes) -> None:
-    if os.write(file, data) != len(data):
-        raise OSError(errno.ENOSPC, "the disk took only a part of it")
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        path.chmod(0o600)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def next_session(path: Path) -> int:
-    """Return this start's session number, one more than the last, after writing it down durably. Blocks."""
-    try:
-        session = int(path.read_text()) + 1
-    except (FileNotFoundError, ValueError):
-        session = 1
-    try:
-        new = path.with_suffix(".new")
-        _write_file(new, str(session).encode())
-        new.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        _log.error("session_not_written", path=str(path), error=str(error))
-    return session
