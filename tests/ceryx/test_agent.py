@@ -381,3 +381,33 @@ async def test_names_are_looked_up(api: Ceryx, tmp_path: Path) -> None:
         entry = engine.table["b"]
         assert (entry.state, entry.port, entry.server_name) == ("unresolved", 443, "gone.internal")
         assert "gone.internal" in entry.problem
+
+
+async def test_a_look_up_that_fails_leaves_a_good_target(api: Ceryx, tmp_path: Path) -> None:
+    """While nobody can say where a name is, its last address is served; one that is gone for certain is not."""
+    from sourcelair.ceryx.agent.resolve import NoAddress
+
+    answers: list[str | Exception] = ["10.1.1.1"]
+    asked = 0
+
+    def lookup(host: str) -> list[str]:
+        nonlocal asked
+        asked += 1
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return [answers[0]]
+
+    client, engine = api.client(), MemoryEngine()
+    agent = make_agent(tmp_path, api.url, engine, lookup=lookup)
+    agent._resolver._interval = 0.01
+    async with alive(agent):
+        await engine.until(lambda it: it.loaded)
+        await client.put_route(Route(source="a", target="http://app.internal:3000"))
+        assert engine.table["a"].address == "10.1.1.1"
+        answers[0] = OSError(0, "nobody says")
+        since = asked
+        await eventually(lambda: asked >= since + 3)
+        assert (engine.table["a"].state, engine.table["a"].address) == ("live", "10.1.1.1")
+        assert agent._resolver.answers["app.internal"].address == "10.1.1.1"
+        answers[0] = NoAddress("app.internal")
+        await engine.until(lambda it: it.table["a"].state == "unresolved")
