@@ -6,7 +6,8 @@ in order, each revision whole; one that asks for history that is gone raises `Hi
 lists again.
 
 Besides the errors that are named below, every method may raise `InvalidInput` and `TooLarge` (see `limits`), every
-write `OutOfSpace` (nothing was written, and it may work again later), and a closed store `Unavailable`.
+write `OutOfSpace` (nothing was written, and it may work again later), and a closed store `Unavailable`. A write may
+raise `Unavailable` too where the disk fails so badly that nobody knows whether it was written; the message says so.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def store_error(path: Path, error: sqlite3.Error) -> LairError:
     """Return what a failure of SQLite means for the caller, with the file's name in it.
 
     A full disk is `OutOfSpace`, and so is an I/O error: to the caller both say that nothing was written, and that it
-    may work again once somebody has looked after the disk.
+    may work again once somebody has looked after the disk. (Of a commit whose outcome is not known, the writer tells
+    by itself: see `is_unclear`.)
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
@@ -95,6 +96,16 @@ def store_error(path: Path, error: sqlite3.Error) -> LairError:
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return LairError(f"{path} is damaged, or no store of SourceLair ({error}). Restore it from a backup.")
     return LairError(f"{path} can't be used: {error}.")
+
+
+def is_unclear(error: sqlite3.Error) -> bool:
+    """Tell whether a COMMIT that failed so may be whole on the disk nevertheless, and come back when it is opened anew.
+
+    In WAL mode a commit is a row of frames of which the last one makes it count, and then a sync. Where a frame was not
+    written it does not count; where only what followed failed, it does.
+    """
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -3,6 +3,10 @@
 While a commit waits for the disk, jobs queue up; the next commit takes all of them. So one caller pays one fsync, and a
 hundred callers pay one together. A job is answered after its commit and never before: what was acknowledged is on
 disk. Jobs run in the order in which they were submitted.
+
+A commit whose sync fails may be whole on the disk, and would be there again when the file is opened the next time. So
+before its jobs are told that nothing was written, another commit is written over it. Where that fails too nobody knows,
+and they are told so; nothing else is written before it has been written over.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any, TypeVar
 
 from sourcelair.errors import Unavailable
 from sourcelair.store.base import Change
-from sourcelair.store.sqlite.files import store_error
+from sourcelair.store.sqlite.files import SCHEMA_VERSION, is_unclear, store_error
 from sourcelair.store.sqlite.ledger import Ledger
 from sourcelair.store.sqlite.turns import Turns
 
@@ -73,6 +77,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        self._unclear = False
         # A daemon: a program that forgets to close must still be able to end. SQLite's file is right at any moment.
         self._thread = threading.Thread(target=self._run, name=f"store-{path.name}", daemon=True)
         self.revision = self._ledger.revision
@@ -90,7 +95,8 @@ class Writer:
 
         Raises:
             OutOfSpace: the disk is full or failing; nothing of the job was written.
-            Unavailable: the store is closed.
+            Unavailable: the store is closed; or the disk failed, and the message says whether the job may have been
+                written nevertheless.
             Exception: whatever the job raised; nothing of it was written then.
         """
         if self._closing:
@@ -130,27 +136,58 @@ class Writer:
         return jobs, False
 
     def _commit(self, jobs: list[_Job]) -> None:
-        try:
-            self._together(jobs)
-        except sqlite3.Error:
-            # Perhaps only one of them was too much for the disk: each one more, for itself.
+        if not self._is_clear():
             for job in jobs:
-                try:
-                    self._together([job])
-                except sqlite3.Error as error:
-                    job.error = store_error(self._path, error)
+                job.error = Unavailable(f"The disk of {self._path} fails: nothing was written. Look after the disk.")
+        else:
+            try:
+                self._together(jobs)
+            except sqlite3.Error:
+                # Perhaps only one of them was too much for the disk: each one more, for itself.
+                for job in jobs:
+                    job.error = self._alone(job)
         done = Committed(self._ledger.take_changes(), self._ledger.compacted)
         self._on_loop(self._answer, jobs, done)
 
+    def _alone(self, job: _Job) -> Exception | None:
+        """Run one job in a transaction of its own, and return its error."""
+        try:
+            self._together([job])
+        except sqlite3.Error as error:
+            if self._is_clear():
+                return store_error(self._path, error)
+            return Unavailable(
+                f"The disk of {self._path} gave an I/O error while this was committed, and could not take it back: "
+                "whether it is written shows once the disk works again. Look after the disk."
+            )
+        return job.error
+
+    def _is_clear(self) -> bool:
+        """Make sure that no commit that failed can come back; return False where that can't be done now."""
+        if self._unclear:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                # Changes nothing, and is a commit all the same: of a row that stays as it is, no page is written.
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                return False
+            self._unclear = False
+        return True
+
     def _together(self, jobs: list[_Job]) -> None:
         """Run jobs in one transaction, or raise sqlite3.Error and leave no trace of them."""
-        mark = self._ledger.mark()
+        mark, committing = self._ledger.mark(), False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 self._one(job)
+            committing = True
             self._connection.execute("COMMIT")
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            self._unclear = self._unclear or (committing and is_unclear(error))
             self._ledger.reset(mark)
             if self._connection.in_transaction:  # SQLite ends it by itself after some errors
                 self._connection.execute("ROLLBACK")
