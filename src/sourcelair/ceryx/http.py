@@ -2,6 +2,7 @@
 
 # Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from sourcelair.auth.http import Authenticate
 from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of, take_list
 from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import show_entry, show_route
-from sourcelair.ceryx.routes import MAX_BATCH
+from sourcelair.ceryx.routes import MAX_BATCH, STEP
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteChanges, RouteWrite
@@ -198,11 +199,20 @@ async def _array(
     yield b"]"
 
 
+async def _encode(change: RouteChanges) -> str:
+    """Encode all changes of a revision, in steps: it is one event, however many they are."""
+    parts = list[bytes]()
+    for at in range(0, len(change.changes), STEP):
+        parts.append(b",".join(map(to_json, change.changes[at : at + STEP])))
+        await asyncio.sleep(0)
+    return (b'{"revision":%d,"changes":[%s]}' % (change.revision, b",".join(parts))).decode()
+
+
 async def _events(changes: AsyncGenerator[RouteChanges, None]) -> AsyncGenerator[bytes, None]:
     """Encode a watch. An error in its midst is told as an event, and ends it."""
     try:
         async for change in changes:
-            yield event("changes", to_json(change).decode(), str(change.revision))
+            yield event("changes", await _encode(change), str(change.revision))
     except HistoryCompacted as error:
         yield event("error", error.problem())
     except LairError as error:

@@ -29,6 +29,9 @@ PAGE = 500
 MAX_BATCH = 10_000
 """Writes in one batch."""
 
+STEP = 250
+"""Writes that are checked or shown before the event loop gets its turn: a few milliseconds."""
+
 ATTEMPTS = 20
 """How often a write is tried again because another one came between its reading and its writing."""
 
@@ -52,7 +55,7 @@ class Written:
     created: bool
 
 
-def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
+async def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
     """Return writes in their stored form, their routes marked as `manager`'s.
 
     Raises:
@@ -60,7 +63,9 @@ def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[Rout
         TooLarge: never; the caller bounds the number.
     """
     cleaned: dict[str, RouteWrite] = {}
-    for write in writes:
+    for at, write in enumerate(writes):
+        if at % STEP == 0:
+            await asyncio.sleep(0)
         source = clean_source(write.source)
         if source in cleaned:
             raise InvalidInput(f"writes: {source} comes twice: at most one write for each source.")
@@ -206,7 +211,9 @@ class Routes:
     async def _plan(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
         entries = await self._read([write.source for write in writes])
         compares, operations, growth = list[Compare](), list[Operation](), 0
-        for write, entry in zip(writes, entries, strict=True):
+        for at, (write, entry) in enumerate(zip(writes, entries, strict=True)):
+            if at % STEP == 0:
+                await asyncio.sleep(0)
             _check(write, entry, manager)
             key = route_key(write.source)
             compares.append(Compare(key, entry.mod_revision if entry else 0))
@@ -259,7 +266,7 @@ class Routes:
         try:
             change = await first
             while change is not None:
-                yield _route_changes(change)
+                yield await _route_changes(change)
                 change = await anext(changes, None)
         finally:
             first.cancel()
@@ -267,15 +274,12 @@ class Routes:
             await changes.aclose()
 
 
-def _route_changes(change: Change) -> RouteChanges:
-    return RouteChanges(
-        revision=change.revision,
-        changes=[
-            RouteChange(
-                source=event.key.removeprefix(ROUTES),
-                route=None if event.entry is None else decode_route(event.entry),
-            )
-            for event in change.events
-            if event.key.startswith(ROUTES)
-        ],
-    )
+async def _route_changes(change: Change) -> RouteChanges:
+    changes = list[RouteChange]()
+    for at, event in enumerate(change.events):
+        if at % STEP == STEP - 1:
+            await asyncio.sleep(0)
+        if event.key.startswith(ROUTES):
+            route = None if event.entry is None else decode_route(event.entry)
+            changes.append(RouteChange(source=event.key.removeprefix(ROUTES), route=route))
+    return RouteChanges(revision=change.revision, changes=changes)

@@ -91,7 +91,7 @@ class CeryxService:
                 raise Forbidden("managed_by: only a service manages routes.")
         if len(writes) > MAX_BATCH:
             raise TooLarge(f"A batch has {MAX_BATCH} writes at most.")
-        cleaned = clean_writes(writes, manager)
+        cleaned = await clean_writes(writes, manager)
         written = await self.routes.write(cleaned, manager, self.nodes.capacity())
         # The SourceLair API writes all its routes before the nodes of its own machine speak (decision 0005): nobody
         # could ever answer what these writes would wait for.

@@ -6,12 +6,14 @@ answer where they are null.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
-from sourcelair.client.http import ApiClient, segment
+from sourcelair.client.http import STEP, ApiClient, decode_array, segment
 
 
 class RouteSettings(BaseModel):
@@ -249,7 +251,9 @@ class CeryxClient(ApiClient):
     async def list_routes(self) -> tuple[list[StoredRoute], int]:
         """Return all routes, and the revision at which they were read."""
         answer = await self.request("GET", "/api/routes/", params={"revisions": "true"}, wait=60)
-        return [StoredRoute(**item) for item in answer.json()], int(answer.headers["Lair-Revision"])
+        # In steps: tens of thousands at once would stall everything else in this process.
+        routes = [StoredRoute(**item) async for item in decode_array(answer.text)]
+        return routes, int(answer.headers["Lair-Revision"])
 
     async def batch(self, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
         """Do all writes or none, at one revision; answered when all live nodes serve it.
@@ -262,8 +266,12 @@ class CeryxClient(ApiClient):
             PreconditionFailed: an `expect` did not hold; `source` and `revision` of the first are in `extra`.
             Conflict: a route is managed by another.
         """
-        body = {"managed_by": managed_by, "writes": [write.model_dump() for write in writes]}
-        answer = await self.request("POST", "/api/routes:batch", body=body, wait=5)
+        parts = list[bytes]()
+        for at in range(0, len(writes), STEP):
+            parts += [to_json(write) for write in writes[at : at + STEP]]
+            await asyncio.sleep(0)
+        content = b'{"managed_by":%s,"writes":[%s]}' % (to_json(managed_by), b",".join(parts))
+        answer = await self.request("POST", "/api/routes:batch", content=content, wait=5)
         return BatchResult(**answer.json())
 
     async def withdrawal(

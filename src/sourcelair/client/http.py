@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,40 @@ class ServerSentEvent:
     def json(self) -> Any:
         """Return the decoded data."""
         return json.loads(self.data)
+
+
+STEP = 250
+"""Items of a long list that are encoded or decoded before the event loop gets its turn: a few milliseconds."""
+
+_DECODER = json.JSONDecoder()
+_BETWEEN = " \t\r\n,"
+
+
+async def decode_array(text: str) -> AsyncIterator[Any]:
+    """Give the items of a JSON array one by one, with pauses in which others get their turn.
+
+    Raises:
+        ValueError: it is no JSON array.
+    """
+    at = _skip(text, 0)
+    if not text.startswith("[", at):
+        raise ValueError("not a JSON array")
+    at, count = at + 1, 0
+    while True:
+        at = _skip(text, at)
+        if text.startswith("]", at):
+            return
+        item, at = _DECODER.raw_decode(text, at)
+        yield item
+        count += 1
+        if count % STEP == 0:
+            await asyncio.sleep(0)
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _BETWEEN:
+        at += 1
+    return at
 
 
 def segment(name: str) -> str:
@@ -120,6 +155,7 @@ class ApiClient:
         path: str,
         *,
         body: Any = None,
+        content: bytes | None = None,
         params: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
         wait: float = 0.0,
@@ -130,6 +166,7 @@ class ApiClient:
             method: the HTTP method.
             path: below the base URL.
             body: sent as JSON where it is not None.
+            content: JSON that is encoded already, instead of a body.
             params: of the query; values of None are left out.
             headers: in addition.
             wait: seconds that the service was asked to wait, or may need, added to the read timeout.
@@ -141,14 +178,16 @@ class ApiClient:
         patience = READ_TIMEOUT + wait
         if self._patience is not None:
             patience = self._patience + float((params or {}).get("wait") or 0.0)
+        if body is not None:
+            content = json.dumps(body).encode()
         try:
             response = await self._http.request(
                 method,
                 path,
-                content=None if body is None else json.dumps(body).encode(),
+                content=content,
                 params={k: v for k, v in (params or {}).items() if v is not None},
                 headers={
-                    **({"Content-Type": "application/json"} if body is not None else {}),
+                    **({"Content-Type": "application/json"} if content is not None else {}),
                     **(headers or {}),
                 },
                 timeout=httpx.Timeout(patience, connect=CONNECT_TIMEOUT, pool=None),

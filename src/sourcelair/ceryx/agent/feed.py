@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.table import NodeTable
-from sourcelair.client.ceryx import CeryxClient, RouteChanges
+from sourcelair.client.ceryx import CeryxClient, RouteChange, RouteChanges
+from sourcelair.client.http import STEP
 from sourcelair.errors import HistoryCompacted, LairError
 from sourcelair.telemetry import get_logger
 
@@ -102,4 +104,12 @@ class Feed:
                 if event.event == "error":
                     raise HistoryCompacted(event.data)
                 if event.event == "changes":
-                    self._table.change(RouteChanges.model_validate_json(event.data))
+                    await self._change(event.json())
+
+    async def _change(self, event: dict[str, Any]) -> None:
+        changes = list[RouteChange]()
+        for at, change in enumerate(event["changes"]):
+            changes.append(RouteChange(**change))
+            if at % STEP == STEP - 1:
+                await asyncio.sleep(0)
+        await self._table.change(RouteChanges(revision=event["revision"], changes=changes))

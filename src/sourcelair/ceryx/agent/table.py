@@ -19,7 +19,7 @@ from sourcelair.telemetry import get_logger
 _log = get_logger(__name__)
 
 _STEP = 500
-"""Routes of a snapshot that are compared before the event loop gets its turn: some milliseconds."""
+"""Routes of a snapshot or of one revision that are compared before the event loop gets its turn: some milliseconds."""
 
 
 class NodeTable:
@@ -118,11 +118,13 @@ class NodeTable:
             self.want(self.wanted[source], name)
         self.on_change()
 
-    def change(self, changes: RouteChanges) -> None:
+    async def change(self, changes: RouteChanges) -> None:
         """Take in one event of the watch."""
         if changes.revision <= self.revision:
             return
-        for change in changes.changes:
+        for at, change in enumerate(changes.changes):
+            if at % _STEP == _STEP - 1:
+                await asyncio.sleep(0)
             if change.route is None:
                 self.want(deleted(change.source, changes.revision))
             else:
