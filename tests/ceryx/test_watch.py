@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 from tests.ceryx.agents import asleep, live
@@ -11,9 +12,16 @@ from tests.ceryx.conftest import Ceryx
 
 from sourcelair.ceryx.models import SCHEMA, route_key
 from sourcelair.client.ceryx import RouteChanges, RouteWrite
+from sourcelair.client.http import ServerSentEvent
 from sourcelair.errors import HistoryCompacted, Unavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(20)]
+pytestmark = pytest.mark.anyio
+
+
+async def take(events: AsyncIterator[ServerSentEvent], number: int = 1) -> list[ServerSentEvent]:
+    """Return the next events, which must not be long in coming."""
+    async with asyncio.timeout(5):
+        return [await anext(events) for _ in range(number)]
 
 
 async def test_changes_come_in_order_one_event_a_revision(served: Ceryx) -> None:
@@ -24,7 +32,7 @@ async def test_changes_come_in_order_one_event_a_revision(served: Ceryx) -> None
     async with client.events("/api/routes/", params={"watch": "true", "from": first}) as events:
         await client.delete_route("a")
         await client.register_node("n1")  # a revision that changed no route
-        found = [await anext(events) for _ in range(4)]
+        found = await take(events, 4)
     assert [event.event for event in found] == ["changes"] * 4
     assert [event.id for event in found] == [str(first + number) for number in range(4)]
     changes = [RouteChanges.model_validate_json(event.data) for event in found]
@@ -45,7 +53,7 @@ async def test_without_from_it_begins_now(served: Ceryx) -> None:
     await client.put_route(live("a"))
     async with client.events("/api/routes/", params={"watch": "true"}) as events:
         revision = await client.put_route(live("b"))
-        assert (await anext(events)).id == str(revision)
+        assert (await take(events))[0].id == str(revision)
 
 
 async def test_history_that_is_gone_is_410(served: Ceryx) -> None:
@@ -59,7 +67,7 @@ async def test_history_that_is_gone_is_410(served: Ceryx) -> None:
             pass
     async with client.events("/api/routes/", params={"watch": "true", "from": revision + 1}) as events:
         await client.put_route(live("c"))
-        assert (await anext(events)).id == str(revision + 1)
+        assert (await take(events))[0].id == str(revision + 1)
 
 
 async def test_a_revision_that_is_yet_to_come_is_410(served: Ceryx) -> None:
@@ -76,7 +84,7 @@ async def test_it_ends_with_the_service(served: Ceryx) -> None:
     client = served.client()
     revision = await client.put_route(live("a"))
     async with client.events("/api/routes/", params={"watch": "true", "from": revision}) as events:
-        assert (await anext(events)).id == str(revision)
+        assert (await take(events))[0].id == str(revision)
         served.service.close_streams()
         async with asyncio.timeout(5):
             assert [event async for event in events] == []
