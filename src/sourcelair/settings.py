@@ -170,7 +170,9 @@ class Settings(BaseSettings):
     access_log_max_bytes: int = Field(
         100 << 20, ge=1 << 16, description="Bytes of access.log before it is rotated; three older ones are kept."
     )
-    resolve_interval: Seconds = Field(30.0, gt=0, description="Seconds between look-ups of host names in targets.")
+    resolve_interval: Seconds = Field(
+        30.0, gt=0, description="Seconds between look-ups of host names in targets and wakers."
+    )
 
     advertise_address: Host | None = Field(None, description="Address in the targets of this machine's servers.")
     port_range: PortRange = Field("20000-29999", description="Ports for servers, outside the kernel's ephemeral range.")

@@ -13,8 +13,8 @@ from tests.ceryx.conftest import Ceryx
 from sourcelair.ceryx.http import _encode
 from sourcelair.ceryx.models import encode_route, route_key
 from sourcelair.ceryx.routes import _route_changes, clean_writes
+from sourcelair.client.arrays import decode_array
 from sourcelair.client.ceryx import RouteChanges, RouteWrite, StoredRoute
-from sourcelair.client.http import decode_array
 from sourcelair.store.base import Change, Entry, Event
 
 pytestmark = pytest.mark.anyio

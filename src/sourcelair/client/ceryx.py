@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from sourcelair.client.http import STEP, ApiClient, decode_array, segment
+from sourcelair.client.arrays import STEP, decode_array
+from sourcelair.client.http import ApiClient, segment
 
 
 class RouteSettings(BaseModel):

@@ -9,8 +9,8 @@ from typing import Any
 
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.table import NodeTable
+from sourcelair.client.arrays import STEP
 from sourcelair.client.ceryx import CeryxClient, RouteChange, RouteChanges
-from sourcelair.client.http import STEP
 from sourcelair.errors import HistoryCompacted, LairError
 from sourcelair.telemetry import get_logger
 
