@@ -51,6 +51,24 @@ async def test_a_new_route_that_does_not_fit_is_a_507_and_is_not_stored(api: Cer
         assert set(engine.routes()) == {"a", "b", "c"}
 
 
+async def test_a_newer_write_of_a_refused_route_is_not_lost_when_nginx_was_away(api: Ceryx, tmp_path: Path) -> None:
+    """What was refused waits for its time after a reconnect; what came since is tried, and refused by its own name."""
+    client, engine = api.client(), MemoryEngine(capacity=1, published=1000)
+    await client.batch([write("a"), write("b")])
+    async with alive(make_agent(tmp_path, api.url, engine)):
+        await engine.until(lambda it: it.loaded)
+        node = api.service.nodes.get("n1")
+        await eventually(lambda: len(node.refused) == 1)
+        (left,) = node.refused
+        engine.running = False
+        await eventually(lambda: not node.loaded)
+        revision = (await client.batch([write(left, 9000)])).revision
+        engine.running = True
+        await eventually(lambda: node.loaded and node.applied >= revision)
+        assert node.refused == {left: revision}
+        assert left not in engine.routes()
+
+
 async def test_what_changes_other_routes_too_stays_and_says_so(api: Ceryx, tmp_path: Path) -> None:
     """A batch is never half taken back: 507 for a client, and not served for a manager."""
     client, engine = api.client(), MemoryEngine(capacity=2, published=1000)

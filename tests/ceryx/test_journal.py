@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -106,6 +107,60 @@ async def test_what_the_file_holds_decides_not_what_nginx_shows(tmp_path: Path, 
             engine.running = True
             assert (await client.withdrawal("i1", revision, until="drained", wait=5)).drained
             assert str(tmp_path / "agent" / "routes") in syncs
+
+
+async def test_a_target_whose_name_went_first_is_withdrawn_on_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's name goes when it dies: then the file has no target when it is withdrawn, and the disk has one."""
+    path, disk, real = tmp_path / "routes", [b""], os.fsync
+
+    def sync(file: int) -> None:
+        real(file)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            disk[0] = Path(f"/proc/self/fd/{file}").read_bytes()  # what a power cut leaves
+
+    monkeypatch.setattr(os, "fsync", sync)
+    journal, _ = opened(tmp_path)
+    journal.append([entry("a", 5)], {"a": "app.example"})
+    assert await journal.sync()
+    journal.append([TableEntry("a", 5, "unresolved", instance="i1", problem="gone")], {"a": "app.example"})
+    journal.append([entry("a", 6, None)], {})
+    assert await journal.sync()
+    journal.close()
+    path.write_bytes(disk[0])
+    _, loaded = opened(tmp_path, "another boot")
+    assert loaded.entries["a"].state != "live"
+
+
+@pytest.mark.parametrize("who", ["the agent", "NGINX"])
+async def test_a_route_that_was_deleted_meanwhile_does_not_come_back(tmp_path: Path, who: str) -> None:
+    """Deleted while the agent or NGINX was down, its withdrawal is confirmed: so the file must not have it any more."""
+    engine = MemoryEngine()
+    async with running(tmp_path, served_wait=0.05) as ceryx, listening(ceryx) as url:
+        client = ceryx.client()
+        await client.put_route(live("a", instance="i1", host=THERE))
+        await client.put_route(live("b", instance="i2", host=THERE))
+        async with alive(make_agent(tmp_path, url, engine)):
+            await engine.until(lambda it: it.loaded)
+            if who == "NGINX":
+                engine.running = False
+                await eventually(lambda: not ceryx.service.nodes.get("n1").loaded)
+                await client.delete_route("a")
+                engine.restart()
+                engine.running = True
+                await engine.until(lambda it: it.loaded)
+                assert (await client.withdrawal("i1", await ceryx.service.revision(), until="drained", wait=5)).drained
+        if who == "the agent":
+            await client.delete_route("a")
+            engine.restart()
+            async with alive(make_agent(tmp_path, url, engine)):
+                await engine.until(lambda it: it.loaded)
+                assert (await client.withdrawal("i1", await ceryx.service.revision(), until="drained", wait=5)).drained
+    engine.restart()
+    async with alive(make_agent(tmp_path, "http://127.0.0.1:9", engine)):
+        await engine.until(lambda it: it.loaded)
+        assert set(engine.routes()) == {"b"}
 
 
 async def test_a_withdrawal_while_the_file_is_rewritten_is_synced(tmp_path: Path, syncs: list[str]) -> None:

@@ -126,8 +126,9 @@ class Engine:
             self._table.sound = True
             self.refusals.clear()
         self._table.show_all(found, anew=anew)
-        for source in self.refusals:  # they have their own time to be tried again
-            self._table.dirty.pop(source, None)
+        for source in self.refusals:
+            if self.refusals.is_of(self._table.wanted.get(source)):  # it has its own time to be tried again
+                self._table.dirty.pop(source, None)
         self._suspect = False
         self._complete = self._count_fits(state)
         await self._name_wakers(self._wakers.take_all())

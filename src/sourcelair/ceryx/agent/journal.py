@@ -152,12 +152,15 @@ class Journal:
     def _withdraws_elsewhere(self, entry: TableEntry, own: _Own) -> bool:
         """Tell whether this takes a target on another machine off its route.
 
-        What counts is what the file holds, not what NGINX shows: after a reboot it is the file that brings it back.
+        What counts is what the file holds, not what NGINX shows: after a reboot it is the file that brings it back. And
+        an address that goes counts like an instance: when the withdrawal comes, the file holds no target any more.
         """
         if not self._held_is_known:
             return True
         held = self._held.get(entry.source)
-        if held is None or held.state != "live" or held.instance in {None, entry.instance}:
+        if held is None or held.state != "live" or held.instance is None:
+            return False
+        if (held.instance, held.address) == (entry.instance, entry.address):
             return False
         return not self._is_local(held, own)
 

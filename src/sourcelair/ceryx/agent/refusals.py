@@ -38,6 +38,10 @@ class Refusals:
     def __iter__(self) -> Iterator[str]:
         return iter(self._revisions)
 
+    def is_of(self, entry: TableEntry | None) -> bool:
+        """Return whether this is what was refused, and nothing newer."""
+        return entry is not None and self._revisions.get(entry.source) == entry.revision
+
     def clear(self) -> None:
         """Forget all: NGINX is another one."""
         self._revisions.clear()

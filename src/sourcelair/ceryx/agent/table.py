@@ -201,11 +201,8 @@ class NodeTable:
         if anew:
             self.withdrawn = {}
         self.withdrawn |= {instance: None for instance in before if instance not in self.live and not anew}
-        self.dirty = {
-            source: None
-            for source, entry in self.wanted.items()
-            if self.shown.get(source) != entry and (entry.state != "deleted" or source in self.shown)
-        }
+        # A deletion too of what an NGINX never had: it must get into the journal, which may still hold the route.
+        self.dirty = {source: None for source, entry in self.wanted.items() if self.shown.get(source) != entry}
 
     def live_below(self, instance: str, revision: int) -> bool:
         """Return whether NGINX sends an instance requests by an entry that is no newer than a revision."""
