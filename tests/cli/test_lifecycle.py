@@ -35,3 +35,12 @@ def test_a_stop_of_one_that_failed_does_not_say_that_it_sleeps(lair: Run, api: A
     done = lair("stop", "demo/blog")
     assert done.code == 0
     assert "does not run" in done.out and "failed" in done.out and "slept" not in done.out
+
+
+def test_a_removal_that_takes_its_time_is_not_called_done(lair: Run, api: Api) -> None:
+    """It goes on; whoever deletes the directory next must not believe that it is over."""
+    api.answer("GET", PATH, a_server(state="awake", instance=INSTANCE))
+    api.answer("DELETE", PATH, {}, 202)
+    done = lair("rm", "--yes", "demo/blog")
+    assert (done.code, done.out) == (6, "")
+    assert "still being stopped" in done.error

@@ -51,3 +51,17 @@ def test_a_log_of_nothing_is_not_followed(lair: Run, api: Api) -> None:
     api.answer("GET", PATH, NOT_FOUND, 404)
     assert lair("logs", "-f", "demo/blog").code == 3
     assert [path for _, path, _, _ in api.seen] == [PATH]
+
+
+def test_whose_token_was_revoked_is_told_that(lair: Run, api: Api) -> None:
+    """The control plane runs: nobody shall start it anew."""
+    api.answer("GET", PATH, a_server())
+
+    def log(_: object) -> tuple[int, str, bytes]:
+        api.answer("GET", PATH, {"detail": "This token is not known: it may have been revoked."}, 401)
+        return 200, "text/plain", b"first\n"
+
+    api.answers["GET", f"{PATH}logs"] = log
+    done = lair("logs", "-f", "demo/blog")
+    assert (done.code, done.out) == (1, "first\n")
+    assert "revoked" in done.error and "has ended" not in done.error

@@ -29,3 +29,12 @@ def test_what_is_not_sourcelair_is_not_believed(
     assert done.code == 5
     assert "is not SourceLair" in done.error and "--api-listen" in done.error
     assert json.loads(lair(*command, "--json").error)["status"] == 502
+
+
+@pytest.mark.parametrize("words", [("routes", "rm", ""), ("token", "revoke", "")])
+def test_an_empty_name_is_bad_usage(lair: Run, api: Api, words: tuple[str, ...]) -> None:
+    """As an unset variable in a script is: nobody is asked, and no other program is suspected."""
+    done = lair(*words)
+    assert done.code == 2
+    assert "empty" in done.error
+    assert api.seen == []

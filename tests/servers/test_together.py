@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.servers.world import Life, World, error_of
 
-from sourcelair.client.servers import ServerInput, Spec, StartRequest
-from sourcelair.errors import LairError, NotFound
+from sourcelair.client.servers import Server, ServerInput, Spec, StartRequest
+from sourcelair.errors import Conflict, LairError, NotFound
 from sourcelair.servers import asking, machine
-from sourcelair.servers.records import ServerRecord, decode, encode
+from sourcelair.servers.records import HostRecord, ServerRecord, decode, encode
 from sourcelair.store import open_store
 from sourcelair.store.base import Operation
 
@@ -142,3 +142,108 @@ async def test_a_start_that_does_not_wait_says_that_it_is_on_its_way(life: Life)
     await asyncio.wait([stopping])
     assert not isinstance(stopping.exception(), LairError)
     assert (await life.client.start("demo", "blog", VISIT, wait=5)).state == "awake"
+
+
+async def test_a_restart_that_meets_a_disabling_leaves_it_off(life: Life) -> None:
+    """And its worker rests: it has nothing to wait for, and must not look again and again."""
+    await life.create(enabled=False)
+    worker = life.service.worker("demo", "blog")
+    await worker.update(lambda record: machine.want_restart(record, 0))
+    assert (worker.record.desired, worker.has_work) == ("disabled", False)
+
+
+async def test_what_is_wanted_and_must_not_run_costs_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that says both is stored somewhere: its worker takes one look, and waits for a change."""
+    async with world.up() as life:
+        await life.create()
+    store = await open_store(world.directory / "servers.db")
+    entry = await store.get("/servers/demo/blog")
+    assert entry is not None
+    record = decode(ServerRecord, entry).model_copy(update={"enabled": False, "desired": "awake"})
+    await store.put(entry.key, encode(record))
+    await store.close()
+    looks = 0
+    may_start = machine.may_start
+
+    def counted(record: ServerRecord, now: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return may_start(record, now)
+
+    monkeypatch.setattr(machine, "may_start", counted)
+    async with world.up() as life:
+        await life.service.recovered.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert looks < 10
+        await life.client.put("demo", "blog", ServerInput(spec=Spec(driver="mock")))
+        assert (await life.client.start("demo", "blog", VISIT, wait=5)).state == "awake"
+
+
+async def test_a_host_that_meets_a_removal_is_nobodys(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is refused, and no claim and no route of it stays."""
+    await life.create()
+    publisher = life.service.context.publisher
+    publish = publisher.publish
+
+    async def publish_later(*args: Any, **kwargs: Any) -> int:
+        revision = await publish(*args, **kwargs)
+        monkeypatch.undo()
+        await life.client.delete("demo", "blog", wait=5)
+        return revision
+
+    monkeypatch.setattr(publisher, "publish", publish_later)
+    body = ServerInput(spec=Spec(driver="mock"), hosts=["blog.example.com"])
+    assert isinstance(await error_of(life.client.put("demo", "blog", body)), (Conflict, NotFound))
+    assert (await life.world.ceryx.list_routes())[0] == []
+    await life.create(hosts=["blog.example.com"])
+
+
+async def test_who_moves_hosts_while_it_is_removed_leaves_no_route(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The removal came after the change was stored, and before its routes were written."""
+    await life.create()
+    worker = life.service.worker("demo", "blog")
+    move = worker.move_hosts
+
+    async def move_later(before: Sequence[str]) -> None:
+        await life.client.delete("demo", "blog", wait=5)
+        await move(before)
+
+    monkeypatch.setattr(worker, "move_hosts", move_later)
+    body = ServerInput(spec=Spec(driver="mock"), hosts=["blog.example.com"])
+    await life.client.put("demo", "blog", body)  # it was so for a moment
+    assert (await life.world.ceryx.list_routes())[0] == []
+
+
+async def test_claims_of_no_server_are_given_up(world: World) -> None:
+    """Else nobody could ever have that host."""
+    async with world.up() as life:
+        await life.create(hosts=["kept.example.com"])
+    store = await open_store(world.directory / "servers.db")
+    await store.put("/hosts/left.example.com", encode(HostRecord(owner="gone", project="away")))
+    await store.close()
+    async with world.up() as life:
+        await life.create(project="other", hosts=["left.example.com"])
+        error = await error_of(life.create(project="third", hosts=["kept.example.com"]))
+        assert isinstance(error, Conflict)
+
+
+@pytest.mark.parametrize("what", ["stop", "restart"])
+async def test_what_is_just_forgotten_is_not_found(life: Life, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Asked between the deletion of the record and the end of it all."""
+    await life.create()
+    worker, transact = life.service.worker("demo", "blog"), life.service.context.store.transact
+    asked: list[asyncio.Future[Server]] = []
+
+    async def transact_first(*args: Any, **kwargs: Any) -> int:
+        revision = await transact(*args, **kwargs)
+        if worker.record.removing:
+            asked.append(asyncio.ensure_future(getattr(asking, what)(worker, 1)))
+            await asyncio.sleep(0)
+        return revision
+
+    monkeypatch.setattr(life.service.context.store, "transact", transact_first)
+    await life.client.delete("demo", "blog", wait=5)
+    assert asked
+    for result in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(result, NotFound)

@@ -12,7 +12,7 @@ from sourcelair.cli import output
 from sourcelair.cli.command import command
 from sourcelair.cli.servers import Name
 from sourcelair.cli.session import Session, split_name
-from sourcelair.errors import LairError, NotFound, Unreachable
+from sourcelair.errors import NotFound, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from sourcelair.client.servers import ServersClient
@@ -74,7 +74,7 @@ async def _explain_end(session: Session, client: ServersClient, owner: str, proj
         removed = (await client.get(owner, project)).cause == "removed"
     except NotFound:
         removed = True
-    except LairError:  # just ending, or gone already
+    except (Unreachable, Unavailable):  # gone already, or just ending
         removed = False
     if not removed:
         raise Unreachable(

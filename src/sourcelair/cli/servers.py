@@ -10,7 +10,7 @@ import typer
 from sourcelair.cli import output, values
 from sourcelair.cli.command import command
 from sourcelair.cli.session import Session, split_name
-from sourcelair.errors import InvalidInput
+from sourcelair.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from sourcelair.client.servers import Server
@@ -107,7 +107,11 @@ async def rm(
             f"Its directory {server.spec.directory} stays as it is.",
             yes=yes,
         )
-        await client.delete(owner, project)
+        if not await client.delete(owner, project):
+            raise Unavailable(
+                f"{name} is still being stopped: requests are in flight, or it does not end. It is deleted as soon as "
+                f"it has ended; `{output.program()} show {name}` says how far it is."
+            )
     if session.as_json:
         output.as_json({"deleted": name, "hosts": server.hosts, "directory_kept": server.spec.directory})
     else:

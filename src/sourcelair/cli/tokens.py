@@ -60,10 +60,10 @@ async def revoke(
     session: Session, token_id: Annotated[str, typer.Argument(help="Its id, from the list.", show_default=False)]
 ) -> None:
     """Make a token worthless, at once."""
-    from urllib.parse import quote
+    from sourcelair.client.http import segment
 
     async with session.api() as client:
-        await client.request("DELETE", f"/api/tokens/{quote(token_id, safe='')}/")
+        await client.request("DELETE", f"/api/tokens/{segment(token_id)}/")
     if session.as_json:
         output.as_json({"revoked": token_id})
     else:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
-from sourcelair.errors import PROBLEM_JSON, LairError, Unreachable, from_problem
+from sourcelair.errors import PROBLEM_JSON, InvalidInput, LairError, Unreachable, from_problem
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a connection must stand."""
@@ -39,7 +39,9 @@ class ServerSentEvent:
 
 
 def segment(name: str) -> str:
-    """Return a name as one segment of a path."""
+    """Return a name as one segment of a path. Raises InvalidInput: it is empty."""
+    if not name:
+        raise InvalidInput("A name is empty.")
     return quote(name, safe="")
 
 

@@ -246,9 +246,14 @@ class ServersClient(ApiClient):
         answer = await self.request("POST", self._path(owner, project, "sleep"), body=request.model_dump())
         return SleepResult(**answer.json())
 
-    async def delete(self, owner: str, project: str, *, wait: float = 60.0) -> None:
-        """Stop it and forget it. Its directory is never touched."""
-        await self.request("DELETE", self._path(owner, project), params={"wait": wait}, wait=wait)
+    async def delete(self, owner: str, project: str, *, wait: float = 60.0) -> bool:
+        """Stop it and forget it. Its directory is never touched.
+
+        Returns:
+            whether it is done; else it is still on its way after `wait` seconds.
+        """
+        answer = await self.request("DELETE", self._path(owner, project), params={"wait": wait}, wait=wait)
+        return answer.status_code == 204
 
     async def logs(self, owner: str, project: str, *, lines: int = 100) -> str:
         """Return the last lines of its log."""

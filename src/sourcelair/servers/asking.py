@@ -94,11 +94,22 @@ def _not_found(record: ServerRecord) -> NotFound:
     return NotFound(f"No server found for {record.name}.")
 
 
+def _there(record: ServerRecord) -> ServerRecord:
+    """Return a record that is not being removed. Raises NotFound: it is."""
+    if record.removing:
+        raise _not_found(record)
+    return record
+
+
 async def stop(worker: Worker, wait: float) -> Server:
-    """Stop the instance that there is, whoever visits; answered when it is gone, or after `wait` seconds."""
+    """Stop the instance that there is, whoever visits; answered when it is gone, or after `wait` seconds.
+
+    Raises:
+        NotFound: it is being removed.
+    """
     instance = worker.record.instance_id
     now = worker.context.clock()
-    await worker.update(lambda record: machine.want_asleep(record, "stopped by a user", now))
+    await worker.update(lambda record: machine.want_asleep(_there(record), "stopped by a user", now))
     await _until_gone(worker, instance, wait)
     return worker.show()
 
@@ -113,7 +124,7 @@ async def restart(worker: Worker, wait: float) -> Server:
     instance = worker.record.instance_id
     if worker.record.enabled:
         now = worker.context.clock()
-        await worker.update(lambda record: machine.want_restart(record, now))
+        await worker.update(lambda record: machine.want_restart(_there(record), now))
         await _until_gone(worker, instance, wait)
     return await start(worker, StartRequest(), max(0.0, deadline - asyncio.get_running_loop().time()))
 

@@ -25,7 +25,7 @@ from sourcelair.errors import BadRequest, HistoryCompacted, LairError
 from sourcelair.servers import asking
 from sourcelair.servers.events import follow
 from sourcelair.servers.service import ServersService
-from sourcelair.streams import EventStream, Stream, ends_with, event
+from sourcelair.streams import EventStream, Stream, event
 
 LONGEST_WAIT = 300.0
 """Seconds that one request may wait."""
@@ -144,17 +144,15 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
     async def read_logs(
         owner: str,
         project: str,
-        request: Request,
         identity: Annotated[Identity, who],
-        *,
         lines: Annotated[int, Query(ge=0, le=100_000)] = 100,
         follow: bool = False,
     ) -> Response:
         """Return the last lines of its log; with `follow`, all that comes too, until the server is removed."""
         identity.require_read(owner)
         worker = service.worker(owner, project)
-        ends_with(request, worker.gone)
-        source = worker.driver.logs(service.context.log(worker.record), lines=lines, follow=follow)
+        log = service.context.log(worker.record)
+        source = worker.driver.logs(log, lines=lines, follow=follow, until=worker.gone)
         return Stream(source, service.closing)
 
     @router.get("/api/events", response_class=Response, responses={200: {"model": ServerEvent}})

@@ -66,7 +66,9 @@ def want_asleep(record: ServerRecord, cause: str, now: float) -> ServerRecord:
 
 
 def want_restart(record: ServerRecord, now: float) -> ServerRecord:
-    """An explicit stop, and another instance after it."""
+    """An explicit stop, and another instance after it. What must not run stays as it is."""
+    if not record.enabled or record.removing:
+        return record
     return _copy(record, now, desired="awake", stop_instance=record.instance_id, cause="restart", retry_at=None)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Container
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, Found
-from sourcelair.servers.records import PortRecord
+from sourcelair.servers.records import HOSTS, PortRecord
 from sourcelair.servers.worker import Worker
+from sourcelair.store.base import Delete
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -36,6 +37,7 @@ async def recover(
     # First: they may take the room that new hosts need, since after a change of `domain` all hosts are new.
     if stale := [host for host in managed if host not in served]:
         await publisher.remove(stale)
+    await _free_claims(context, workers())
     publisher.loaded.set()
     if hosts := [host for worker in workers() if worker.recovered for host in worker.hosts]:
         await publisher.withdraw_all(hosts)
@@ -57,6 +59,21 @@ async def recover(
     for worker in workers():
         while not worker.route_is_true and not worker.removed:
             await worker.change()
+
+
+async def _free_claims(context: Context, workers: Collection[Worker]) -> None:
+    """Delete claims of hosts that no record names: else nobody could ever have that host."""
+    named = {host for worker in workers for host in worker.record.hosts}
+    after = ""
+    while True:
+        page = await context.store.list(HOSTS, start_after=after, limit=1000)
+        left = [entry.key for entry in page.entries if entry.key.removeprefix(HOSTS) not in named]
+        if left:
+            _log.warning("claims_of_no_server", hosts=[key.removeprefix(HOSTS) for key in left][:10])
+            await context.store.transact([], [Delete(key) for key in left])
+        if not page.more:
+            return
+        after = page.entries[-1].key
 
 
 async def _end_unknown(context: Context, driver: Driver, found: Found) -> None:

@@ -26,7 +26,7 @@ from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, S
 from sourcelair.servers.recovery import recover
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
-from sourcelair.store.base import Compare, Delete, Put, Store
+from sourcelair.store.base import Compare, CompareFailed, Delete, Put, Store
 from sourcelair.telemetry import get_logger
 from sourcelair.turns import Turns
 
@@ -216,8 +216,8 @@ class ServersService:
                     f"{owner}/{project} exists already." if expect == 0 else f"{owner}/{project} {said}.",
                     revision=revision,
                 )
-            if old is not None and old.record.removing:
-                raise Conflict(f"{owner}/{project} is being removed: try again in a moment.")
+            if old is not None:
+                _kept(old.record)
             before = self.context.further_hosts(old.record) if old else []
             hosts = checked_hosts(identity, body, primary, self.context.settings.domain, before)
             spec = checked_spec(body.spec, self.context.drivers, old.record.spec if old else None)
@@ -247,10 +247,13 @@ class ServersService:
             record = machine.want_awake(record, "always on", now)
         claim = encode(HostRecord(owner=owner, project=project))
         async with self._with_routes(self.context.hosts(record)) as made_at:
-            revision = await self._store.transact(
-                [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
-                [Put(record.key, encode(record)), *(Put(f"{HOSTS}{host}", claim) for host in record.hosts)],
-            )
+            try:
+                revision = await self._store.transact(
+                    [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
+                    [Put(record.key, encode(record)), *(Put(f"{HOSTS}{host}", claim) for host in record.hosts)],
+                )
+            except CompareFailed as error:
+                raise Conflict(f"{error.key.removeprefix(HOSTS)} was claimed before.") from error
             worker = Worker(self.context, record, revision, steps.take)
             worker.record.route_revision = made_at
             self._add(worker)
@@ -268,7 +271,7 @@ class ServersService:
         claim = encode(HostRecord(owner=old.owner, project=old.project))
         async with self._with_routes(added):
             await worker.update(
-                lambda record: machine.reconfigure(record, new, now),
+                lambda record: machine.reconfigure(_kept(record), new, now),
                 [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
             )
             self._drop_hosts(worker, before)
@@ -297,3 +300,10 @@ class ServersService:
             if unused := [host for host in hosts if host not in self._by_host]:
                 with contextlib.suppress(LairError):  # the next start removes what is no server's
                     await publisher.remove(unused, insist=False)
+
+
+def _kept(record: ServerRecord) -> ServerRecord:
+    """Return a record that is not being removed. Raises Conflict: it is."""
+    if record.removing:
+        raise Conflict(f"{record.name} is being removed: try again in a moment.")
+    return record

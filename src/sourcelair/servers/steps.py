@@ -75,9 +75,10 @@ async def recover(worker: Worker) -> None:
 async def rest(worker: Worker) -> None:
     """Nothing runs: forget it, start it, or wait until it may be tried again."""
     record, context = worker.record, worker.context
+    now = context.clock()
     if record.removing:
         await _remove(worker)
-    elif machine.may_start(record, context.clock()):
+    elif machine.may_start(record, now):
         async with contextlib.AsyncExitStack() as stack:
             try:
                 turn = await worker.race(
@@ -88,8 +89,8 @@ async def rest(worker: Worker) -> None:
                 return
             await start(worker, turn, ms_since(worker.asked_at))
     else:
-        left = (record.retry_at or 0.0) - context.clock()
-        await worker.change(asyncio.get_running_loop().time() + max(0.0, left))
+        left = (record.retry_at or 0.0) - now
+        await worker.change(asyncio.get_running_loop().time() + left if left > 0 else None)
 
 
 async def stay_awake(worker: Worker) -> None:
@@ -117,12 +118,12 @@ async def stay_awake(worker: Worker) -> None:
 
 async def _remove(worker: Worker) -> None:
     """Forget the server: its routes first, so that a crash between leaves what says that it is to be removed."""
-    record, context = worker.record, worker.context
-    await context.publisher.remove(worker.hosts)
-    operations = [Delete(record.key), *(Delete(f"{HOSTS}{host}") for host in record.hosts)]
-    await context.store.transact([], operations)
-    await asyncio.to_thread(logs.remove, context.log(record))
-    worker.gone.set()
+    context = worker.context
+    await worker.unpublish()
+    record = await worker.forget(lambda record: [Delete(f"{HOSTS}{host}") for host in record.hosts])
     context.removed(record)
-    worker.notify()
+    try:
+        await asyncio.to_thread(logs.remove, context.log(record))
+    finally:
+        worker.notify()
     log.info("removed", server=record.name)

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
-from sourcelair.errors import LairError
+from sourcelair.errors import LairError, NotFound
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found
 from sourcelair.servers.records import InstanceRecord, ServerRecord, encode
-from sourcelair.store.base import Compare, Operation, Put
+from sourcelair.store.base import Compare, Delete, Operation, Put
 from sourcelair.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -107,6 +107,9 @@ class Worker:
         Args:
             change: makes the next record of the newest one.
             also: written in the same transaction.
+
+        Raises:
+            NotFound: it was forgotten.
         """
         # Whoever asked may be cancelled meanwhile; what is on disk and what we know must not part.
         writing = asyncio.ensure_future(self._update(change, also))
@@ -118,6 +121,8 @@ class Worker:
 
     async def _update(self, change: Change, also: Sequence[Operation]) -> None:
         async with self._writing:
+            if self.removed:
+                raise NotFound(f"No server found for {self.record.name}.")
             record = change(self.record)
             if record == self.record and not also:
                 return
@@ -132,6 +137,19 @@ class Worker:
             if record.state != before.state:
                 log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
         self.notify()
+
+    async def forget(self, also: Callable[[ServerRecord], Sequence[Operation]]) -> ServerRecord:
+        """Delete the record, and return it as it was last; no change comes after it.
+
+        Args:
+            also: returns what is written in the same transaction.
+        """
+        async with self._writing:
+            record = self.record
+            operations = [Delete(record.key), *also(record)]
+            await self.context.store.transact([Compare(record.key, self.revision)], operations)
+            self.gone.set()
+        return record
 
     # Waiting.
 
@@ -212,12 +230,19 @@ class Worker:
             self.published = instance
             return revision
 
+    async def unpublish(self) -> None:
+        """Delete its routes: it is to be forgotten."""
+        async with self._publishing:
+            await self.context.publisher.remove(self.hosts)
+
     async def move_hosts(self, before: Sequence[str]) -> None:
         """Give up hosts that it had before, and publish on those that it has now. All these have routes already."""
         async with self._publishing:
             publisher = self.context.publisher
             if dropped := [host for host in before if host not in self.hosts]:
                 await publisher.remove(dropped)
+            if self.record.removing:  # its last step deletes them all
+                return
             revision = await publisher.publish(self.hosts, self.published)
         await self.update(lambda record: record.model_copy(update={"route_revision": revision}))
 

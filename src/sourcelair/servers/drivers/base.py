@@ -7,6 +7,7 @@ paused then comes to nothing. All actions may be repeated.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,8 +126,10 @@ class Driver(Protocol):
         """Ask it to end, and after `grace` seconds kill the whole group; return when nothing of it is left."""
         ...
 
-    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
-        """Give the last lines of a log, and with `follow` all that comes."""
+    def logs(
+        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the last lines of a log, and with `follow` all that comes, to its end once `until` is set."""
         ...
 
     async def forget(self, instance: str) -> None:

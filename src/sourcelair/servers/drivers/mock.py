@@ -340,9 +340,11 @@ class MockDriver:
         known = self.world.instances.get((self.installation, found.instance))
         return known.status if known is not None else ExitStatus()
 
-    def logs(self, log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
+    def logs(
+        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Give what scripts wrote to the log, as a real driver does."""
-        return read_log(log, lines=lines, follow=follow)
+        return read_log(log, lines=lines, follow=follow, until=until)
 
     async def forget(self, instance: str) -> None:
         """Drop an instance that has ended."""

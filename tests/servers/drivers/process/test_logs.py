@@ -74,6 +74,23 @@ async def test_an_instance_that_locks_its_own_output_blocks_nobody(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_log_that_is_removed_is_read_to_its_end(tmp_path: Path) -> None:
+    """What a server says last, when it is removed, reaches whoever follows; then it ends."""
+    log, over = tmp_path / "log", asyncio.Event()
+    write(log, lines(0, 10))
+    logs.rotate(log, 1)
+    write(log, lines(10, 11))
+    found, reading = b"", logs.read_log(log, lines=1, follow=True, until=over)
+    async with asyncio.timeout(10):
+        assert await anext(reading) == b"line 10\n"
+        write(log, lines(11, 12))
+        logs.remove(log)
+        over.set()
+        async for part in reading:
+            found += part
+    assert found == b"line 11\n"
+
+
 async def test_following_over_rotations_loses_nothing(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write(log, lines(0, 5))

@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import BinaryIO
 
 from sourcelair.rotation import FULL, KEEP, move_aside, older
 
@@ -153,6 +154,7 @@ class _Reader:
 
     def __init__(self, log: Path) -> None:
         self._log = log
+        self._file: BinaryIO | None = None
         self._older = self._identify()
         self._position = self._size()
 
@@ -163,11 +165,21 @@ class _Reader:
             return None
         return stat.st_ino, stat.st_mtime_ns
 
+    def _opened(self) -> BinaryIO | None:
+        """Open the log as soon as it is there, and keep it open: one that is removed is read to its end."""
+        if self._file is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._file = self._log.open("rb")
+        return self._file
+
     def _size(self) -> int:
-        try:
-            return self._log.stat().st_size
-        except FileNotFoundError:
-            return 0
+        file = self._opened()
+        return 0 if file is None else os.fstat(file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._file is not None:
+            self._file.close()
 
     def start(self, lines: int) -> bytes:
         text = _tail(self._log, lines, self._position)
@@ -178,39 +190,61 @@ class _Reader:
         """Return what came, a block at most; nothing when there is nothing new."""
         with _lock(self._log):
             rotated = self._identify()
-            if rotated != self._older:
-                text = self._block(older(self._log, 1))
-                if text:
-                    return text
+            if rotated is not None and rotated != self._older:
+                with contextlib.suppress(FileNotFoundError), older(self._log, 1).open("rb") as before:
+                    text = self._block(before)
+                    if text:
+                        return text
                 self._older = rotated
                 self._position = 0
             elif self._size() < self._position:
                 self._position = 0
-            return self._block(self._log)
+            file = self._opened()
+            return b"" if file is None else self._block(file)
 
-    def _block(self, path: Path) -> bytes:
-        try:
-            with path.open("rb") as file:
-                file.seek(self._position)
-                text = file.read(BLOCK)
-        except FileNotFoundError:
-            return b""
+    def _block(self, file: BinaryIO) -> bytes:
+        text = os.pread(
+            file.fileno(), BLOCK, self._position
+        )  # past any buffer: what is there may be cut and written anew
         self._position += len(text)
         return text
 
 
-async def read_log(log: Path, *, lines: int, follow: bool) -> AsyncGenerator[bytes, None]:
-    """Give the last lines of a log as blocks of bytes, and with `follow` all that comes, without an end."""
+async def read_log(
+    log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Give the last lines of a log as blocks of bytes, and with `follow` all that comes.
+
+    Args:
+        log: may be removed meanwhile; it is read to its end.
+        lines: to begin with.
+        follow: go on with what comes.
+        until: is set once nothing comes any more; without it there is no end.
+    """
     if not follow:
         text = await asyncio.to_thread(tail, log, lines)
         if text:
             yield text
         return
     reader = await asyncio.to_thread(_Reader, log)
-    text = await asyncio.to_thread(reader.start, lines)
-    while True:
-        if text:
-            yield text
-        else:
-            await asyncio.sleep(FOLLOW_INTERVAL)
-        text = await asyncio.to_thread(reader.read)
+    try:
+        text, ended = await asyncio.to_thread(reader.start, lines), False
+        while text or not ended:
+            if text:
+                yield text
+            else:
+                ended = await _is_set(until)
+            text = await asyncio.to_thread(reader.read)
+    finally:
+        reader.close()
+
+
+async def _is_set(event: asyncio.Event | None) -> bool:
+    """Wait for an event, a moment at most; return whether it is set."""
+    if event is None:
+        await asyncio.sleep(FOLLOW_INTERVAL)
+        return False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FOLLOW_INTERVAL):
+            await event.wait()
+    return event.is_set()
