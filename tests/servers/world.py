@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import socket
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI, Request
+from tests.ports import claim_ports
 
 from sourcelair.auth import Identity
 from sourcelair.ceryx.http import create_router as create_ceryx_router
@@ -38,35 +37,6 @@ def authenticate(request: Request) -> Identity:
     return Identity(kind=kind, owner=owner or None)  # type: ignore[arg-type]
 
 
-def free_ports() -> str:
-    """Return a range of 20 ports on which nobody listens now."""
-    for first in itertools.count(21000, 20):
-        with contextlib.suppress(OSError), AsyncSockets() as sockets:
-            for port in range(first, first + 20):
-                sockets.bind(port)
-            return f"{first}-{first + 19}"
-    raise AssertionError("no ports")
-
-
-class AsyncSockets:
-    """Sockets that are closed together."""
-
-    def __init__(self) -> None:
-        self.sockets: list[socket.socket] = []
-
-    def __enter__(self) -> AsyncSockets:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for one in self.sockets:
-            one.close()
-
-    def bind(self, port: int) -> None:
-        one = socket.socket()
-        self.sockets.append(one)
-        one.bind(("127.0.0.1", port))
-
-
 class World:
     """What outlives the API: the directory, Ceryx, the instances. `up` is one life of the API."""
 
@@ -76,12 +46,17 @@ class World:
         self.scripts: dict[tuple[str, str], Script] = {}
         self.driver = MockDriver(self.instances, "mine")
         self.ceryx_app = ceryx
+        base, self._claim = claim_ports()
         values = {
-            "data_dir": directory, "port_range": free_ports(), "port_cooldown": 0.0, "idle_drain_timeout": 0.3,
-            "stop_grace": 0.2, "drain_timeout": 0.3, **settings,
+            "data_dir": directory, "port_range": f"{base + 10}-{base + 29}", "port_cooldown": 0.0,
+            "idle_drain_timeout": 0.3, "stop_grace": 0.2, "drain_timeout": 0.3, **settings,
         }  # fmt: skip
         self.settings = Settings(**values)
         self.ceryx = self.ceryx_client()
+
+    def close(self) -> None:
+        """Give the ports to others."""
+        os.close(self._claim)
 
     def ceryx_client(self) -> CeryxClient:
         return CeryxClient("http://ceryx.test", "service", transport=httpx.ASGITransport(self.ceryx_app))
@@ -156,6 +131,7 @@ async def a_world(directory: Path, *, node_lease: float = 10.0, **settings: Any)
         install_error_handlers(app)
         app.include_router(create_ceryx_router(service, authenticate))
         world = World(directory, app, **settings)
+        stack.callback(world.close)
         stack.push_async_callback(world.instances.close)
         stack.push_async_callback(world.ceryx.close)
         yield world

@@ -7,11 +7,9 @@ line, instances by the installation's id in their environment.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -23,14 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
+from tests.ports import BLOCK, claim_ports
 
 SOURCE = Path(__file__).parents[2] / "src"
 
 START_TIMEOUT = 40.0
 """Seconds in which `lair up` must be ready on a busy test machine."""
-
-BLOCK = 100
-"""Ports of one Lair: the first two are its public and its API port, the rest from the tenth on are for its servers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Lair:
         self.data_dir = directory / "data"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "lair.toml").touch()
-        self._base, self._claim = _claim_ports()
+        self._base, self._claim = claim_ports()
         self.port = self._base
         self.api_port = self._base + 1
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LAIR_")}
@@ -304,30 +300,6 @@ def running_lair(directory: Path, env: Mapping[str, str] | None = None) -> Itera
         yield lair
     finally:
         lair.close()
-
-
-def _claim_ports() -> tuple[int, int]:
-    """Return the first of a block of ports below the ephemeral range that no other test has, and its open claim."""
-    for base in random.sample(range(20000, 30000, BLOCK), 100):
-        claim = _open_claim(f"/tmp/lair-test-ports-{base}")
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for port in (base, base + 1):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            os.close(claim)
-            continue
-        return base, claim
-    raise AssertionError("no free block of ports")
-
-
-def _open_claim(path: str) -> int:
-    """Open a file to lock; another user's too, which the kernel refuses to whoever would create it."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _request(
