@@ -15,6 +15,7 @@ from sourcelair.ceryx.models import encode_route, route_key
 from sourcelair.ceryx.routes import _route_changes, clean_writes
 from sourcelair.client.arrays import decode_array
 from sourcelair.client.ceryx import RouteChanges, RouteWrite, StoredRoute
+from sourcelair.pacing import in_steps
 from sourcelair.store.base import Change, Entry, Event
 
 pytestmark = pytest.mark.anyio
@@ -47,25 +48,25 @@ async def test_long_lists_are_handled_in_steps() -> None:
     assert RouteChanges.model_validate_json(text) == changes and count >= 10
 
     async def decode() -> list[StoredRoute]:
-        return [StoredRoute(**item["route"]) async for item in decode_array(text[text.index("[") : -1])]
+        return [StoredRoute(**item["route"]) async for item in in_steps(decode_array(text[text.index("[") : -1]))]
 
     routes, count = await turns(decode())
     assert [route.source for route in routes] == NAMES and count >= 10
 
 
 @pytest.mark.parametrize("text", ["[]", " [ ] ", "[1]", '[1, "],[" ,\n{"a": [2]}]'])
-async def test_arrays_are_decoded_as_json_says(text: str) -> None:
+def test_arrays_are_decoded_as_json_says(text: str) -> None:
     """Whatever their white space."""
     import json
 
-    assert [item async for item in decode_array(text)] == json.loads(text)
+    assert list(decode_array(text)) == json.loads(text)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1", "[1, x]"])
-async def test_what_is_no_array_is_an_error(text: str) -> None:
+def test_what_is_no_array_is_an_error(text: str) -> None:
     """Never a part of it."""
     with pytest.raises(ValueError):  # noqa: PT011 - json's own
-        [item async for item in decode_array(text)]
+        list(decode_array(text))
 
 
 async def test_a_large_batch_arrives_whole(served: Ceryx) -> None:

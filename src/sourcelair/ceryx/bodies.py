@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, TypeVar, cast
 
 from fastapi import Request
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from sourcelair.errors import BadRequest, InvalidInput, TooLarge
+from sourcelair.pacing import in_steps
 
 ONE = 64 << 10
 """Bytes of a request that is about one thing."""
@@ -22,9 +22,6 @@ MAX_PROBLEMS = 5
 
 MAX_FIELDS = 64
 """Fields that one object of a body may have: each that is not known is an error of its own."""
-
-STEP = 250
-"""Items of a list that are validated before the event loop gets its turn: about a millisecond."""
 
 T = TypeVar("T")
 
@@ -101,9 +98,7 @@ async def parse_many(model: type[T] | TypeAdapter[T], values: Any, where: str, m
         raise TooLarge(f"{name}: at most {most} at once.")
     adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
     found, problems = list[T](), list[str]()
-    for at, value in enumerate(values):
-        if at % STEP == 0:
-            await asyncio.sleep(0)
+    async for at, value in in_steps(enumerate(values)):
         found.append(cast("T", _validate(adapter, value, (where, at) if where else (at,), problems)))
         if len(problems) >= MAX_PROBLEMS:
             break

@@ -2,7 +2,6 @@
 
 # Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from sourcelair.auth.http import Authenticate
 from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of, take_list
 from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import show_entry, show_route
-from sourcelair.ceryx.routes import MAX_BATCH, STEP
+from sourcelair.ceryx.routes import MAX_BATCH
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteChanges, RouteWrite
@@ -29,6 +28,7 @@ from sourcelair.errors import (
     NotFound,
     PreconditionFailed,
 )
+from sourcelair.pacing import in_steps
 from sourcelair.store.base import Entry
 from sourcelair.streams import EventStream, event
 
@@ -201,10 +201,7 @@ async def _array(
 
 async def _encode(change: RouteChanges) -> str:
     """Encode all changes of a revision, in steps: it is one event, however many they are."""
-    parts = list[bytes]()
-    for at in range(0, len(change.changes), STEP):
-        parts.append(b",".join(map(to_json, change.changes[at : at + STEP])))
-        await asyncio.sleep(0)
+    parts = [to_json(one) async for one in in_steps(change.changes)]
     return (b'{"revision":%d,"changes":[%s]}' % (change.revision, b",".join(parts))).decode()
 
 

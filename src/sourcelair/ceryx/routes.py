@@ -21,6 +21,7 @@ from sourcelair.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from sourcelair.pacing import in_steps
 from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Entry, Operation, Put, Store
 
 PAGE = 500
@@ -28,9 +29,6 @@ PAGE = 500
 
 MAX_BATCH = 10_000
 """Writes in one batch."""
-
-STEP = 250
-"""Writes that are checked or shown before the event loop gets its turn: a few milliseconds."""
 
 ATTEMPTS = 20
 """How often a write is tried again because another one came between its reading and its writing."""
@@ -63,9 +61,7 @@ async def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> lis
         TooLarge: never; the caller bounds the number.
     """
     cleaned: dict[str, RouteWrite] = {}
-    for at, write in enumerate(writes):
-        if at % STEP == 0:
-            await asyncio.sleep(0)
+    async for write in in_steps(writes):
         source = clean_source(write.source)
         if source in cleaned:
             raise InvalidInput(f"writes: {source} comes twice: at most one write for each source.")
@@ -211,9 +207,7 @@ class Routes:
     async def _plan(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
         entries = await self._read([write.source for write in writes])
         compares, operations, growth = list[Compare](), list[Operation](), 0
-        for at, (write, entry) in enumerate(zip(writes, entries, strict=True)):
-            if at % STEP == 0:
-                await asyncio.sleep(0)
+        async for write, entry in in_steps(zip(writes, entries, strict=True)):
             _check(write, entry, manager)
             key = route_key(write.source)
             compares.append(Compare(key, entry.mod_revision if entry else 0))
@@ -276,9 +270,7 @@ class Routes:
 
 async def _route_changes(change: Change) -> RouteChanges:
     changes = list[RouteChange]()
-    for at, event in enumerate(change.events):
-        if at % STEP == STEP - 1:
-            await asyncio.sleep(0)
+    async for event in in_steps(change.events):
         if event.key.startswith(ROUTES):
             route = None if event.entry is None else decode_route(event.entry)
             changes.append(RouteChange(source=event.key.removeprefix(ROUTES), route=route))

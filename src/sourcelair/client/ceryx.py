@@ -6,15 +6,15 @@ answer where they are null.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from sourcelair.client.arrays import STEP, decode_array
+from sourcelair.client.arrays import decode_array
 from sourcelair.client.http import ApiClient, segment
+from sourcelair.pacing import in_steps
 
 
 class RouteSettings(BaseModel):
@@ -253,7 +253,7 @@ class CeryxClient(ApiClient):
         """Return all routes, and the revision at which they were read."""
         answer = await self.request("GET", "/api/routes/", params={"revisions": "true"}, wait=60)
         # In steps: tens of thousands at once would stall everything else in this process.
-        routes = [StoredRoute(**item) async for item in decode_array(answer.text)]
+        routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
         return routes, int(answer.headers["Lair-Revision"])
 
     async def batch(self, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
@@ -267,10 +267,7 @@ class CeryxClient(ApiClient):
             PreconditionFailed: an `expect` did not hold; `source` and `revision` of the first are in `extra`.
             Conflict: a route is managed by another.
         """
-        parts = list[bytes]()
-        for at in range(0, len(writes), STEP):
-            parts += [to_json(write) for write in writes[at : at + STEP]]
-            await asyncio.sleep(0)
+        parts = [to_json(write) async for write in in_steps(writes)]
         content = b'{"managed_by":%s,"writes":[%s]}' % (to_json(managed_by), b",".join(parts))
         answer = await self.request("POST", "/api/routes:batch", content=content, wait=5)
         return BatchResult(**answer.json())

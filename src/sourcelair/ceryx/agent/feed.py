@@ -9,9 +9,9 @@ from typing import Any
 
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.table import NodeTable
-from sourcelair.client.arrays import STEP
 from sourcelair.client.ceryx import CeryxClient, RouteChange, RouteChanges
 from sourcelair.errors import HistoryCompacted, LairError
+from sourcelair.pacing import in_steps
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -108,8 +108,6 @@ class Feed:
 
     async def _change(self, event: dict[str, Any]) -> None:
         changes = list[RouteChange]()
-        for at, change in enumerate(event["changes"]):
+        async for change in in_steps(event["changes"]):
             changes.append(RouteChange(**change))
-            if at % STEP == STEP - 1:
-                await asyncio.sleep(0)
         await self._table.change(RouteChanges(revision=event["revision"], changes=changes))

@@ -6,7 +6,6 @@ known to hold; acknowledgements rest on it and on `live_below`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sourcelair.ceryx.agent.entries import deleted, differs, entry_of, resolved
@@ -14,12 +13,10 @@ from sourcelair.ceryx.agent.resolve import Resolution, Resolver
 from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import RouteChanges, StoredRoute
+from sourcelair.pacing import in_steps
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
-
-_STEP = 500
-"""Routes of a snapshot or of one revision that are compared before the event loop gets its turn: some milliseconds."""
 
 
 class NodeTable:
@@ -122,9 +119,7 @@ class NodeTable:
         """Take in one event of the watch."""
         if changes.revision <= self.revision:
             return
-        for at, change in enumerate(changes.changes):
-            if at % _STEP == _STEP - 1:
-                await asyncio.sleep(0)
+        async for change in in_steps(changes.changes):
             if change.route is None:
                 self.want(deleted(change.source, changes.revision))
             else:
@@ -135,10 +130,8 @@ class NodeTable:
     async def snapshot(self, routes: Sequence[StoredRoute], revision: int) -> None:
         """Want exactly these routes: what is the same is left alone, nothing is ever blanked."""
         self._check_revision(max((entry.revision for entry in self.shown.values()), default=0), revision)
-        for at in range(0, len(routes), _STEP):
-            for route in routes[at : at + _STEP]:
-                self.want_route(route, force=True)
-            await asyncio.sleep(0)
+        async for route in in_steps(routes):
+            self.want_route(route, force=True)
         sources = {route.source for route in routes}
         for source in [source for source in self.wanted if source not in sources]:
             if self.wanted[source].state != "deleted":
