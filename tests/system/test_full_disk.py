@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.disks import fill, mounted
 from tests.system.lair import Lair
 
 pytestmark = pytest.mark.system
@@ -19,23 +18,16 @@ pytestmark = pytest.mark.system
 @contextlib.contextmanager
 def small_disk(directory: Path, part: str, size: str) -> Iterator[tuple[Lair, Path]]:
     """An installation of which one folder lies on a small disk of its own, and that folder."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    lair = Lair(directory / "own")
-    disk = lair.data_dir / part
+    disk = directory / "own" / "data" / part
     disk.mkdir(parents=True)
-    lair.data_dir.chmod(0o700)
-    options = f"size={size},mode=700"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        lair.close()
-        pytest.skip("this machine does not let root mount")
-    try:
-        lair.start()
-        yield lair, disk
-    finally:
-        lair.close()
-        subprocess.run(["umount", "-l", disk], check=True)
+    disk.parent.chmod(0o700)
+    with mounted(disk, size):
+        lair = Lair(directory / "own")
+        try:
+            lair.start()
+            yield lair, disk
+        finally:
+            lair.close()
 
 
 def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
@@ -44,15 +36,6 @@ def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def fill(disk: Path) -> Path:
-    """Leave no room on a disk; the file returned holds it all."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"x" * 4096):
-            pass
-    return ballast
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.disks import fill, mounted
 
 from sourcelair.servers.drivers.process import logs
 
@@ -112,26 +111,10 @@ async def test_following_over_rotations_loses_nothing(tmp_path: Path) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of two megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", place], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("this machine does not let root mount")
-    try:
+    with mounted(place, "2m"):
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Leave no space on a disk."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"x" * 4096):
-            pass
-    return ballast
 
 
 def test_on_a_full_disk_a_running_instance_writes_on(disk: Path) -> None:
