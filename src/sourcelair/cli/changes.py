@@ -32,18 +32,15 @@ async def change(
         PreconditionFailed: somebody else was faster, every time.
     """
     from sourcelair.cli.values import refused_by_the_model
-    from sourcelair.client.http import segment
-    from sourcelair.client.servers import Server, ServerInput
+    from sourcelair.client.servers import ServerInput
 
-    path = f"/api/servers/{segment(owner)}/{segment(project)}/"
     left = TRIES
     while True:
         server = await client.get(owner, project)
         with refused_by_the_model():
             body = ServerInput.model_validate(edit(server.model_dump(include=set(ServerInput.model_fields))))
-        headers = {"If-Match": f'"{server.revision}"'}
         try:
-            return Server(**(await client.request("PUT", path, body=body.model_dump(), headers=headers)).json())
+            return await client.put(owner, project, body, expect=server.revision)
         except PreconditionFailed:
             left -= 1
             if not left:

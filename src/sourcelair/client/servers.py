@@ -195,9 +195,22 @@ class ServersClient(ApiClient):
     def _path(owner: str, project: str, action: str = "") -> str:
         return f"/api/servers/{segment(owner)}/{segment(project)}/{action}"
 
-    async def put(self, owner: str, project: str, server: ServerInput, *, create_only: bool = False) -> Server:
-        """Create or update. With `create_only`, one that exists is a Conflict."""
-        headers = {"If-None-Match": "*"} if create_only else {}
+    async def put(
+        self, owner: str, project: str, server: ServerInput, *, create_only: bool = False, expect: int | None = None
+    ) -> Server:
+        """Create or update.
+
+        Args:
+            owner: its owner.
+            project: its project.
+            server: all that is said of it.
+            create_only: it must not exist.
+            expect: the revision that it must be at.
+
+        Raises:
+            PreconditionFailed: it is there, or at another revision.
+        """
+        headers = {"If-None-Match": "*"} if create_only else {} if expect is None else {"If-Match": f'"{expect}"'}
         answer = await self.request(
             "PUT", self._path(owner, project), body=server.model_dump(), headers=headers, wait=60
         )
