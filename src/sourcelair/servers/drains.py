@@ -32,6 +32,13 @@ async def drain(worker: Worker) -> None:
     await _begin_stopping(worker, revision)
 
 
+async def begin_explicit(worker: Worker) -> None:
+    """Begin to drain for an explicit stop; its deadline is stored with it."""
+    context, policy = worker.context, worker.record.spec.sleep.drain_timeout
+    timeout = context.settings.drain_timeout if policy is None else policy
+    await worker.update(lambda record: machine.begin_drain(record, "explicit", context.clock(), timeout))
+
+
 async def _begin_stopping(worker: Worker, revision: int) -> None:
     await worker.update(
         lambda record: machine.begin_stopping(record, worker.context.clock()).model_copy(
@@ -63,9 +70,7 @@ async def _drain_idle(worker: Worker) -> None:
         await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
         worker.end_sleep("it ended by itself")
     elif worker.stop_asked:
-        policy = worker.record.spec.sleep.drain_timeout
-        timeout = context.settings.drain_timeout if policy is None else policy
-        await worker.update(lambda record: machine.begin_drain(record, "explicit", context.clock(), timeout))
+        await begin_explicit(worker)
         worker.end_sleep("an explicit stop came first")
     elif reason is None and not worker.arrived and not worker.record.always_on:
         await _begin_stopping(worker, revision)

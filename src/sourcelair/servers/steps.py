@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from sourcelair.servers import machine
-from sourcelair.servers.drains import drain
+from sourcelair.servers.drains import begin_explicit, drain
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.ends import stop
 from sourcelair.servers.records import HOSTS, Drain
@@ -97,9 +97,7 @@ async def stay_awake(worker: Worker) -> None:
     """Wait for whatever ends this."""
     context, now = worker.context, worker.context.clock()
     if worker.stop_asked:
-        policy = worker.record.spec.sleep.drain_timeout
-        timeout = context.settings.drain_timeout if policy is None else policy
-        await worker.update(lambda record: machine.begin_drain(record, "explicit", now, timeout))
+        await begin_explicit(worker)
     elif worker.exited or worker.found is None:
         await worker.update(lambda record: machine.begin_drain(record, "exit", now, 0))
     elif worker.relisten:
