@@ -139,12 +139,10 @@ class NginxEngine:
         except OSError as error:
             raise LairError(f"NGINX's files can't be written in {self._directory}: {error.strerror}.") from error
         logs = [self._settings.data_dir / "logs" / "access.log", self._directory / "logs" / "error.log"]
-        rotating = asyncio.create_task(keep_short(logs, self._settings.access_log_max_bytes))
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            rotating = tasks.create_task(keep_short(logs, self._settings.access_log_max_bytes))
             await self._keep_running()
-        finally:
             rotating.cancel()
-            await asyncio.wait([rotating])
 
     async def _keep_running(self) -> None:
         pause = FIRST_PAUSE

@@ -200,9 +200,9 @@ function _M.stop_waiting(record)
 end
 
 -- Asks the waker for somebody who does not wait for it.
-function _M.ask_for(host, wanted)
+function _M.ask_for(host, waker, order)
     _M.of(host)
-    calls.ensure(host, wanted.waker, wanted.order)
+    calls.ensure(host, waker, order)
 end
 
 function _M.drop_if_empty(host)

@@ -130,7 +130,7 @@ local function settle(record)
         -- What was passed on of its body can't be sent again; whoever comes next shall find a server.
         local waker = wakers.get(entry.waker)
         if waker and not visitor.is_robot() then
-            crowds.ask_for(record.host, { waker = waker, order = order(record, entry) })
+            crowds.ask_for(record.host, waker, order(record, entry))
         end
         return answers.give("unreachable")
     end
@@ -302,7 +302,6 @@ end
 
 -- The end of a request that came to the gate.
 function _M.leave(record)
-    record.left = true
     crowds.stop_waiting(record)
     windows.free(record)
     crowds.drop_if_empty(record.host)
