@@ -186,8 +186,30 @@ class Settings(BaseSettings):
     log_max_bytes: int = Field(10 << 20, ge=1 << 16, description="Bytes of one server's log before it is rotated.")
 
     idle_timeout: Seconds = Field(900.0, gt=0, description="Seconds without activity after which a server sleeps.")
+    warn_before: Seconds = Field(60.0, ge=0, description="Seconds before sleep at which its visitors are warned.")
+    longest_extension: Seconds = Field(
+        3600.0, ge=0, description="Seconds for which a visitor may ask to keep a server awake; 0 for not at all."
+    )
+    check_timeout: Seconds = Field(5.0, gt=0, description="Seconds that an app has to answer the check before sleep.")
+    start_tries: int = Field(
+        8, ge=1, description="Starts that fail in a row before only a person, or another spec, makes the next one."
+    )
     max_starting: int = Field(
         8, ge=1, description="Servers whose start may be in its first 5 seconds at once; owners take turns."
+    )
+    max_starting_per_owner: int = Field(6, ge=1, description="Of those, servers of one owner.")
+    wake_queue: int = Field(2000, ge=1, description="Servers that may wait for their turn to start.")
+    wake_queue_per_owner: int = Field(500, ge=1, description="Of those, servers of one owner.")
+    starts_per_minute: int = Field(3000, ge=1, description="Starts a minute that visits may cause, in all.")
+    starts_per_minute_per_owner: int = Field(600, ge=1, description="Of those, of one owner's servers.")
+    starts_per_minute_per_address: int = Field(
+        60, ge=1, description="Of those, caused from one address; loopback addresses are not counted."
+    )
+    memory_reserve: float = Field(
+        0.1, ge=0, lt=1, description="Part of this machine's memory; with less available, dozing servers are stopped."
+    )
+    pages_dir: Directory | None = Field(
+        None, description="Folder of your own pages: PROJECT--OWNER.html, OWNER.html, default.html (Jinja2)."
     )
 
 

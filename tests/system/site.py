@@ -180,7 +180,7 @@ class Site:
         command = [sys.executable, "-S", "-E", str(IDENTITY), "{port}", str(books), app.name]
         if delay:
             command = ["sh", "-c", f'sleep {delay}; exec "$@"', "sh", *command]
-        policy = SleepPolicy(idle_timeout=idle_timeout, drain_timeout=drain_timeout)
+        policy = SleepPolicy(stop_after=idle_timeout, drain_timeout=drain_timeout)
         await self.put(owner, project, command, directory=books, sleep=policy, always_on=always_on)
         return app
 

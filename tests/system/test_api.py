@@ -83,8 +83,8 @@ def test_unknown_fields_are_named(lair: Lair, path: str, sent: Any, word: str) -
         ({"readiness": {"path": "/x\r\nHost: other"}}, "spec.readiness.path"),
         ({"readiness": {"probe_timeout": 0}}, "spec.readiness.probe_timeout"),
         ({"limits": {"processes": 0}}, "spec.limits.processes"),
-        ({"sleep": {"idle_timeout": -1}}, "spec.sleep.idle_timeout"),
-        ({"sleep": {"idle_timeout": "Infinity"}}, "spec.sleep.idle_timeout"),
+        ({"sleep": {"stop_after": -1}}, "spec.sleep.stop_after"),
+        ({"sleep": {"stop_after": "Infinity"}}, "spec.sleep.stop_after"),
     ],
 )
 def test_a_spec_that_makes_no_sense(lair: Lair, spec: dict[str, Any], word: str) -> None:

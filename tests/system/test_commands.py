@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.system.site import IDENTITY, Site
 
-from sourcelair.client.servers import Readiness, SleepPolicy
+from sourcelair.client.policy import SleepPolicy
+from sourcelair.client.servers import Readiness
 from sourcelair.errors import LairError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
@@ -92,7 +93,7 @@ async def test_two_creates_at_once(site: Site, tmp_path: Path) -> None:
     books.mkdir()
     command = [sys.executable, "-S", "-E", str(IDENTITY), "{port}", str(books), "twin"]
     await asyncio.gather(
-        *(site.put("twin", "twins", command, directory=books, sleep=SleepPolicy(idle_timeout=60)) for _ in range(5))
+        *(site.put("twin", "twins", command, directory=books, sleep=SleepPolicy(stop_after=60)) for _ in range(5))
     )
     answers = await asyncio.gather(*(site.fetch(site.host("twin", "twins")) for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5

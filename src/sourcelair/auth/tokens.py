@@ -14,7 +14,7 @@ from sourcelair.errors import Conflict, Forbidden, InvalidInput, LairError, NotF
 from sourcelair.names import check_name
 from sourcelair.store.base import Entry, Store
 
-Kind = Literal["admin", "owner", "read", "service", "waker"]
+Kind = Literal["admin", "owner", "read", "service", "waker", "instance"]
 
 _PREFIX = "/tokens/"
 _SCHEMA = 1

@@ -82,7 +82,7 @@ async def create(
             },
             "limits": {"processes": processes, "open_files": open_files, "memory_bytes": values.size(memory)},
             "sleep": {
-                "idle_timeout": values.seconds(idle),
+                "stop_after": values.seconds(idle),
                 "drain_timeout": values.seconds(drain_timeout),
                 "stop_grace": values.seconds(stop_grace),
             },

@@ -7,18 +7,23 @@ answer where they are null.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import to_json
 
 from sourcelair.client.arrays import decode_array
 from sourcelair.client.http import ApiClient, segment
+from sourcelair.client.policy import QuietRule, Seconds
 from sourcelair.pacing import in_steps
 
 
 class RouteSettings(BaseModel):
-    """How a route is served."""
+    """How a route is served. The first four are the original's; ours are left out where they are null.
+
+    `patience` and `wake_timeout` (seconds) are this route's own, `quiet` what neither wakes nor counts as activity,
+    `streams` whether open WebSockets and event streams count as activity (null: always).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,6 +31,18 @@ class RouteSettings(BaseModel):
     mode: Literal["proxy", "redirect"] = "proxy"
     certificate_path: str | None = None
     key_path: str | None = None
+    patience: Annotated[Seconds, Field(ge=0, le=3600)] | None = None
+    wake_timeout: Annotated[Seconds, Field(gt=0, le=3600)] | None = None
+    quiet: list[QuietRule] | None = Field(None, max_length=100)
+    streams: Literal["always", "never", "flow"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nulls_of_ours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = handler(self)
+        return {key: value for key, value in shown.items() if key in _ORIGINAL or value is not None}
+
+
+_ORIGINAL = frozenset({"enforce_https", "mode", "certificate_path", "key_path"})
 
 
 class Route(BaseModel):
@@ -88,8 +105,9 @@ class RouteChange(BaseModel):
 class InstanceCounts(BaseModel):
     """What one NGINX generation counted for one instance.
 
-    `in_flight` is everything that is open, `streams` the part of it that is WebSockets or event streams; `total` is
-    all that this generation ever sent there. `robots` are the requests among `total` that keep nothing awake, and
+    `in_flight` is everything that is open, `streams` the part of it that is WebSockets or event streams, and
+    `idle_streams` the part of those that keeps nothing awake by being open (by its route's `streams`). `total` is all
+    that this generation ever sent there. `robots` are the requests among `total` that keep nothing awake, and
     `robots_in_flight` those still open. `last_active` (Unix seconds) is the last moment at which the node saw
     activity that keeps the instance awake; null where it saw none.
     """
@@ -97,6 +115,7 @@ class InstanceCounts(BaseModel):
     instance: str
     in_flight: int = 0
     streams: int = 0
+    idle_streams: int = 0
     total: int = 0
     robots: int = 0
     robots_in_flight: int = 0
@@ -115,7 +134,7 @@ class NodeReport(BaseModel):
 
     `counts` holds the instances whose counts changed since the last report of this session. `applied` says that NGINX
     holds every change up to that revision, but for those that are `refused`; `capacity` is the number of routes that
-    fit for certain.
+    fit for certain, `held` the requests that wait at its gate right now.
     """
 
     session: int
@@ -126,6 +145,7 @@ class NodeReport(BaseModel):
     loaded: bool = True
     counts: list[InstanceCounts] = []
     refused: list[Refusal] = []
+    held: int = 0
 
 
 class Node(BaseModel):
@@ -139,6 +159,7 @@ class Node(BaseModel):
     routes: int | None = None
     capacity: int | None = None
     lag: int | None = None
+    held: int | None = None
 
 
 class Ask(BaseModel):
@@ -159,6 +180,7 @@ class Acknowledgement(BaseModel):
     revision: int
     in_flight: int
     streams: int
+    idle_streams: int = 0
     total: int
     robots: int = 0
 
@@ -172,6 +194,7 @@ class NodeAcknowledgement(BaseModel):
     generation: str | None = None
     in_flight: int | None = None
     streams: int | None = None
+    idle_streams: int | None = None
     total: int | None = None
     robots: int | None = None
 
@@ -218,6 +241,7 @@ class Activity(BaseModel):
     in_flight: int
     active: int
     streams: int
+    idle_streams: int = 0
     last_active: float | None
     totals: list[NodeTotal]
 

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sourcelair.client.ceryx import NodeTotal
 from sourcelair.client.http import ApiClient, segment
+from sourcelair.client.policy import Limits, Policy, Seconds, SleepPolicy, Text, WakePolicy
 
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
 Desired = Literal["awake", "asleep", "disabled"]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
-
-
-def _text(value: str) -> str:
-    """Refuse half of a surrogate pair: JSON can say it, and no file, header or program can hold it."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"it is not valid text: character {error.start + 1} is a lone surrogate") from None
-    return value
-
-
-Text = Annotated[str, AfterValidator(_text)]
 
 
 class Readiness(BaseModel):
@@ -36,26 +24,6 @@ class Readiness(BaseModel):
     status: list[int] | None = Field(None, description="Statuses that mean ready; null: any but 502, 503 and 504.")
     probe_timeout: Seconds = Field(5.0, gt=0, le=300, description="Seconds that one probe may take.")
     start_timeout: Seconds | None = Field(None, gt=0, le=3600, description="Seconds from start to ready.")
-
-
-class Limits(BaseModel):
-    """What one instance may use; null is no limit of ours."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    processes: int | None = Field(None, ge=1, description="Processes and threads of its user (RLIMIT_NPROC).")
-    open_files: int | None = Field(None, ge=16, description="Open files per process (RLIMIT_NOFILE).")
-    memory_bytes: int | None = Field(None, ge=1 << 20, description="Address space per process (RLIMIT_AS).")
-
-
-class SleepPolicy(BaseModel):
-    """When and how it is put to sleep; null is the installation's setting."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    idle_timeout: Seconds | None = Field(None, gt=0, description="Seconds without activity before it sleeps.")
-    drain_timeout: Seconds | None = Field(None, ge=0, description="Seconds that an explicit stop waits for requests.")
-    stop_grace: Seconds | None = Field(None, ge=0, description="Seconds between SIGTERM and SIGKILL.")
 
 
 class Spec(BaseModel):
@@ -70,6 +38,12 @@ class Spec(BaseModel):
     readiness: Readiness = Field(default_factory=Readiness)
     limits: Limits = Field(default_factory=Limits)
     sleep: SleepPolicy = Field(default_factory=SleepPolicy)
+    wake: WakePolicy = Field(default_factory=WakePolicy)
+
+    @property
+    def policy(self) -> Policy:
+        """What this spec itself says of sleeping, waking and limits."""
+        return Policy(sleep=self.sleep, wake=self.wake, limits=self.limits)
 
 
 class ServerInput(BaseModel):
@@ -92,12 +66,15 @@ class Instance(BaseModel):
     pid: int | None = None
     started_at: float | None = None
     awake_at: float | None = Field(None, description="When it was published for the first time.")
+    busy_until: float | None = Field(None, description="Until when the app itself says that it is busy.")
+    extended_until: float | None = Field(None, description="Until when somebody asked to keep it awake.")
 
 
 class Timing(BaseModel):
     """Where the time of the last start went: milliseconds after it was asked for, null if not reached.
 
-    `gate` is what came before: from the visitor's arrival until this API was asked.
+    `gate` is what came before: from the visitor's arrival until this API was asked. `thawed` is there instead of
+    `queued` to `ready` where it only dozed.
     """
 
     gate: float | None = None
@@ -106,6 +83,7 @@ class Timing(BaseModel):
     spawned: float | None = None
     listening: float | None = None
     ready: float | None = None
+    thawed: float | None = None
     published: float | None = None
 
 
@@ -123,8 +101,11 @@ class Exit(BaseModel):
 class Server(BaseModel):
     """A server as the API shows it. Values of `spec.env` are shown as `***` in lists and events.
 
-    `cause` says why it is in this state; `failure` why the last start failed, with the last lines of its log;
-    `retry_at` (Unix seconds) when the next start may be tried.
+    `cause` says why it is in this state, and `actor` who brought that about (`visitor`, `admin`, `owner`, `service`,
+    `hemera`, `schedule`, `policy`, `memory`, `instance`, `system`); `failure` why the last start failed, with the last
+    lines of its log; `retry_at` (Unix seconds) when the next start may be tried; `given_up`: only a person may try
+    again, or its spec must change. `policy` is what is in effect: its own, its owner's and the installation's.
+    `usual_start` is the median of its last cold starts, in seconds.
     """
 
     owner: str
@@ -137,9 +118,13 @@ class Server(BaseModel):
     desired: Desired
     state: State
     cause: str | None = None
+    actor: str | None = None
     failure: str | None = None
     failure_log: list[str] = []
     retry_at: float | None = None
+    given_up: bool = False
+    usual_start: float | None = None
+    policy: Policy = Field(default_factory=Policy)
     instance: Instance | None = None
     last_exit: Exit | None = None
     timing: Timing | None = None
@@ -152,7 +137,8 @@ class Server(BaseModel):
 class StartRequest(BaseModel):
     """Body of `start`: who asks, and the instance to which a connect failed, if that is why.
 
-    `since` (Unix seconds) is when the visitor came for whom it is asked.
+    `since` (Unix seconds) is when the visitor came for whom it is asked. Only a cause of `user` passes by the
+    back-off.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -170,6 +156,7 @@ class SleepRequest(BaseModel):
 
     instance: Text
     totals: list[NodeTotal]
+    mode: Literal["stop", "doze"] = "stop"
 
 
 class SleepResult(BaseModel):
@@ -177,6 +164,36 @@ class SleepResult(BaseModel):
 
     slept: bool
     reason: str
+
+
+class ExtendRequest(BaseModel):
+    """Body of `extend`: keep it awake for so many seconds from now, used or not. 0 takes that back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: Seconds = Field(ge=0, le=30 * 86400)
+
+
+class BusyRequest(BaseModel):
+    """Body of `POST /api/instance/busy`, sent by the app itself: so many seconds from now. 0: not busy any more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: Seconds = Field(ge=0, le=30 * 86400)
+
+
+class WakeReport(BaseModel):
+    """How long the cold starts of one server took, in milliseconds after they were asked for.
+
+    `histogram` maps an upper bound (`10` to `60000`, and `inf`) to the number of starts up to it and above the one
+    before; `usual` is the median of the last 20, `breakdown` the median of each step of them, `last` the newest first.
+    """
+
+    starts: int
+    usual: float | None
+    breakdown: Timing
+    histogram: dict[str, int]
+    last: list[Timing]
 
 
 class ServerEvent(BaseModel):

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sourcelair.client.servers import Text
+from sourcelair.client.policy import Text
 
 
 class WakeRequest(BaseModel):
     """Body of `POST {waker}/wake`: a host has visitors, and no live target on this node.
 
-    `since` (Unix seconds) is when the visitor came for whom it is asked.
+    `since` (Unix seconds) is when the visitor came for whom it is asked, and `address` where from.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -24,6 +24,7 @@ class WakeRequest(BaseModel):
     method: str = "GET"
     path: str = "/"
     node: str
+    address: Text | None = Field(None, max_length=64)
     since: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 

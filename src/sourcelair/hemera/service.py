@@ -22,7 +22,7 @@ class HemeraService:
     """Hemera's own work.
 
     Args:
-        settings: `idle_timeout` and `max_starting` are read.
+        settings: `max_starting` is read.
         servers: the SourceLair API; it need not answer yet.
         ceryx: Ceryx; it need not answer yet.
     """
@@ -30,7 +30,7 @@ class HemeraService:
     def __init__(self, settings: Settings, servers: ServersClient, ceryx: CeryxClient) -> None:
         self.directory = Directory(servers)
         self.waker = Waker(servers, self.directory, settings.max_starting, self._spawn)
-        self.sleeper = Sleeper(servers, ceryx, self.directory, settings.idle_timeout)
+        self.sleeper = Sleeper(servers, ceryx, self.directory)
         self.retries = Retries(servers, self.directory)
         self.closing = asyncio.Event()
         """Set once the service closes: every stream ends then."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
 from sourcelair.client.ceryx import Activity, CeryxClient
+from sourcelair.client.policy import seconds
 from sourcelair.client.servers import Server, ServersClient, SleepRequest
 from sourcelair.errors import LairError
 from sourcelair.hemera import metrics
@@ -27,7 +29,6 @@ class Sleeper:
         servers: the SourceLair API.
         ceryx: knows the activity.
         directory: knows who is awake.
-        idle_timeout: seconds, for servers that have none of their own.
         clock: Unix seconds.
     """
 
@@ -36,21 +37,18 @@ class Sleeper:
         servers: ServersClient,
         ceryx: CeryxClient,
         directory: Directory,
-        idle_timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._servers = servers
         self._ceryx = ceryx
         self._directory = directory
-        self._idle_timeout = idle_timeout
         self._clock = clock
         self._look_at: dict[str, float] = {}
         """When to look next, by instance."""
 
     def idle_timeout(self, server: Server) -> float:
         """Return the seconds without activity after which this server sleeps."""
-        own = server.spec.sleep.idle_timeout
-        return self._idle_timeout if own is None else own
+        return seconds(server.policy.sleep.stop_after) or math.inf
 
     async def run(self) -> None:
         """Put servers to sleep, for ever."""

@@ -12,6 +12,7 @@ from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Instance, Server
 from sourcelair.names import WILDCARD, host_label
 from sourcelair.servers.drivers.base import Driver, StartOrder
+from sourcelair.servers.policies import Policies
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import ServerRecord
@@ -40,6 +41,7 @@ class Context:
     settings: Settings
     drivers: Mapping[str, Driver]
     ceryx: CeryxClient
+    policies: Policies
     publisher: Publisher
     ports: Ports
     turns: Turns
@@ -96,9 +98,13 @@ class Context:
             desired=record.desired,
             state=record.state,
             cause=record.cause,
+            actor=record.actor,
             failure=record.failure,
             failure_log=record.failure_log,
             retry_at=record.retry_at,
+            given_up=record.given_up,
+            usual_start=record.usual_start,
+            policy=record.policy,
             instance=None
             if instance is None
             else Instance(
@@ -108,6 +114,8 @@ class Context:
                 pid=instance.pid,
                 started_at=instance.started_at,
                 awake_at=instance.awake_at,
+                busy_until=instance.busy_until,
+                extended_until=instance.extended_until,
             ),
             last_exit=record.last_exit,
             timing=record.timing,

@@ -34,8 +34,8 @@ async def drain(worker: Worker) -> None:
 
 async def begin_explicit(worker: Worker) -> None:
     """Begin to drain for an explicit stop; its deadline is stored with it."""
-    context, policy = worker.context, worker.record.spec.sleep.drain_timeout
-    timeout = context.settings.drain_timeout if policy is None else policy
+    context = worker.context
+    timeout = worker.record.policy.sleep.drain_timeout or 0.0
     await worker.update(lambda record: machine.begin_drain(record, "explicit", context.clock(), timeout))
 
 

@@ -19,17 +19,16 @@ MOST_OF_A_LINE = 500
 
 async def stop(worker: Worker) -> None:
     """End all that runs of the instance; nobody can take that back."""
-    record, settings = worker.record, worker.context.settings
+    record = worker.record
     instance = machine.instance_of(record)
     found = worker.found
     if found is None:
         await worker.driver.void(instance.id)
         found = await worker.driver.inspect(instance.id, instance.handle)
-    policy = record.spec.sleep.stop_grace
     by_itself = worker.exit_status() if record.drain == "exit" else None
     status = ExitStatus()
     if found is not None:
-        status = await worker.driver.stop(found, settings.stop_grace if policy is None else policy)
+        status = await worker.driver.stop(found, record.policy.sleep.stop_grace or 0.0)
     await end(worker, by_itself or status, failure=record.failure)
 
 

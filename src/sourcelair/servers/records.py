@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from sourcelair.client.policy import Policy
 from sourcelair.client.servers import Desired, Exit, Spec, State, Timing
 from sourcelair.errors import Unavailable
 from sourcelair.store.base import Entry
@@ -17,8 +18,10 @@ from sourcelair.store.base import Entry
 SCHEMA = 1
 
 SERVERS, HOSTS, PORTS = "/servers/", "/hosts/", "/ports/"
+OWNERS, STARTS = "/owners/", "/starts/"
 
-Drain = Literal["idle", "explicit", "exit"]
+Drain = Literal["idle", "doze", "explicit", "exit"]
+"""Why it is withdrawn: to be stopped or frozen while nobody uses it, to be stopped whoever does, because it ended."""
 
 
 class InstanceRecord(BaseModel):
@@ -31,6 +34,8 @@ class InstanceRecord(BaseModel):
     handle: dict[str, Any] | None = None
     started_at: float
     awake_at: float | None = None
+    busy_until: float | None = None
+    extended_until: float | None = None
 
 
 class ServerRecord(BaseModel):
@@ -38,7 +43,8 @@ class ServerRecord(BaseModel):
 
     `stop_instance` names the instance that an explicit stop is for; `removing` says that it is to be forgotten once
     nothing of it runs. `drain` is the kind of a drain that is under way, and `drain_until` (Unix seconds) its end.
-    `failures` counts failed starts in a row.
+    `failures` counts failed starts in a row. `policy` is what is in effect: it is not stored, but made of the spec,
+    the owner's defaults and the settings whenever one of them is read or changes.
     """
 
     schema_version: int = SCHEMA
@@ -51,6 +57,7 @@ class ServerRecord(BaseModel):
     desired: Desired = "asleep"
     state: State = "asleep"
     cause: str | None = None
+    actor: str | None = None
     instance: InstanceRecord | None = None
     stop_instance: str | None = None
     removing: bool = False
@@ -60,6 +67,9 @@ class ServerRecord(BaseModel):
     failure_log: list[str] = []
     failures: int = 0
     retry_at: float | None = None
+    given_up: bool = False
+    usual_start: float | None = None
+    policy: Policy = Field(default_factory=Policy, exclude=True)
     last_exit: Exit | None = None
     timing: Timing | None = None
     route_revision: int | None = None
@@ -80,6 +90,22 @@ class ServerRecord(BaseModel):
     def instance_id(self) -> str | None:
         """The id of the instance that there is, or is being made."""
         return self.instance.id if self.instance else None
+
+
+class OwnerRecord(BaseModel):
+    """What an owner says once for all of its servers."""
+
+    schema_version: int = SCHEMA
+    owner: str
+    policy: Policy
+
+
+class StartsRecord(BaseModel):
+    """How long a server's cold starts took: the last 20, newest first, and how many fell into each bucket ever."""
+
+    schema_version: int = SCHEMA
+    last: list[Timing] = []
+    histogram: list[int] = []
 
 
 class HostRecord(BaseModel):

@@ -20,6 +20,7 @@ from sourcelair.servers.drivers.base import Driver
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.events import may_see
 from sourcelair.servers.inputs import checked_hosts, checked_spec
+from sourcelair.servers.policies import Policies
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
@@ -72,6 +73,7 @@ class ServersService:
             settings=settings,
             drivers=drivers,
             ceryx=ceryx,
+            policies=Policies(settings),
             publisher=Publisher(ceryx, waker),
             ports=Ports(store, ceryx, *split_port_range(settings.port_range), settings.port_cooldown),
             turns=Turns(settings.max_starting),
@@ -87,7 +89,8 @@ class ServersService:
         while True:
             page = await self._store.list(SERVERS, start_after=after, limit=1000)
             for entry in page.entries:
-                self._load(Worker(self.context, decode(ServerRecord, entry), entry.mod_revision, steps.take))
+                record = self.context.policies.applied(decode(ServerRecord, entry))
+                self._load(Worker(self.context, record, entry.mod_revision, steps.take))
             if not page.more:
                 break
             after = page.entries[-1].key
@@ -243,6 +246,7 @@ class ServersService:
             created_at=now,
             changed_at=now,
         )
+        record = self.context.policies.applied(record)
         if body.always_on:
             record = machine.want_awake(record, "always on", now)
         claim = encode(HostRecord(owner=owner, project=project))
@@ -271,7 +275,7 @@ class ServersService:
         claim = encode(HostRecord(owner=old.owner, project=old.project))
         async with self._with_routes(added):
             await worker.update(
-                lambda record: machine.reconfigure(_kept(record), new, now),
+                lambda record: self.context.policies.applied(machine.reconfigure(_kept(record), new, now)),
                 [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
             )
             self._drop_hosts(worker, before)

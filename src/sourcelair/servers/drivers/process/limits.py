@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import shutil
 
-from sourcelair.client.servers import Limits
+from sourcelair.client.policy import Limits
 from sourcelair.servers.drivers.base import StartFailed
 
 

@@ -1,0 +1,170 @@
+"""What may be said of how servers sleep, wake and are limited: per server, as an owner's defaults, and in effect.
+
+Null means "as the next one says": a server's own policy, then its owner's defaults, then the installation's settings.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+Duration = Annotated[float, Field(allow_inf_nan=False, gt=0)] | Literal["never"]
+"""Seconds, or `never`, which overrides an owner's default."""
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+M = TypeVar("M", bound=BaseModel)
+
+_CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"
+
+
+def _text(value: str) -> str:
+    """Refuse half of a surrogate pair: JSON can say it, and no file, header or program can hold it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it is not valid text: character {error.start + 1} is a lone surrogate") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, LookupError):
+        raise ValueError(f"{value[:80]!r} is not a time zone: write one such as Europe/Athens, or UTC") from None
+    return value
+
+
+def _path(value: str) -> str:
+    if value and not re.fullmatch(r"/[\x21-\x7e]*", value):
+        raise ValueError("write a path that begins with / and is printable ASCII; an empty one means none")
+    return value
+
+
+class Window(BaseModel):
+    """A time of the week, on the wall clock of a time zone. An end that is not after the start is the next day's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    days: list[Day] = Field(min_length=1, max_length=7, description="Days on which it starts.")
+    start: str = Field(pattern=_CLOCK, description="HH:MM.")
+    end: str = Field(pattern=_CLOCK, description="HH:MM; 24:00 is the end of the day.")
+    timezone: Annotated[Text, AfterValidator(_timezone)] = Field("UTC", description="Name of the IANA database.")
+
+
+class QuietRule(BaseModel):
+    """Requests that match all that is said here neither wake a server nor keep it awake.
+
+    The first rule that matches decides; after all of them come the robots and monitors that every node knows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[Text, AfterValidator(_path)] | None = Field(
+        None, max_length=500, description="The path; with a last `*`, what begins so."
+    )
+    method: str | None = Field(None, pattern=r"^[A-Z]{1,20}$", description="Such as HEAD.")
+    agent: Text | None = Field(
+        None, min_length=1, max_length=200, description="Part of the user agent, in whatever case."
+    )
+    address: Text | None = Field(None, max_length=64, description="The visitor's address or range, as 10.0.0.0/8.")
+    header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,100}$", description="Name of a header that is there.")
+    value: Text | None = Field(None, min_length=1, max_length=200, description="Part of that header's value.")
+    wakes: bool = Field(False, description="True: what matches is a visit after all, whatever comes below.")
+
+
+class SleepPolicy(BaseModel):
+    """When and how it is put to sleep."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    doze_after: Duration | None = Field(
+        None, description="Seconds without activity before it is frozen in memory; a visit thaws it in milliseconds."
+    )
+    stop_after: Duration | None = Field(
+        None,
+        validation_alias=AliasChoices("stop_after", "idle_timeout"),
+        description="Seconds without activity before it is stopped.",
+    )
+    min_awake: Seconds | None = Field(None, ge=0, description="Seconds that it stays awake at least once it is.")
+    max_lifetime: Duration | None = Field(
+        None, description="Seconds after which an instance is stopped, used or not; a visit wakes the next one."
+    )
+    streams: Literal["always", "never", "flow"] | None = Field(
+        None,
+        description="Whether an open WebSocket or event stream keeps it awake: always, never, or while bytes flow.",
+    )
+    check: Annotated[Text, AfterValidator(_path)] | None = Field(
+        None, max_length=500, description="Path that is asked before it sleeps: anything but 2xx is a veto."
+    )
+    schedule: list[Window] | None = Field(None, max_length=50, description="When it is kept awake, used or not.")
+    warn_before: Seconds | None = Field(None, ge=0, description="Seconds before sleep at which visitors are warned.")
+    drain_timeout: Seconds | None = Field(None, ge=0, description="Seconds that an explicit stop waits for requests.")
+    stop_grace: Seconds | None = Field(None, ge=0, description="Seconds between SIGTERM and SIGKILL.")
+
+
+class WakePolicy(BaseModel):
+    """How it is woken, and what its visitors see meanwhile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patience: Seconds | None = Field(
+        None, ge=0, le=3600, description="Seconds that a browser navigation is held before the waiting page."
+    )
+    timeout: Seconds | None = Field(None, gt=0, le=3600, description="Seconds that other requests are held.")
+    tries: int | None = Field(
+        None, ge=1, le=1000, description="Starts that fail in a row before only a person may try again."
+    )
+    show_log: bool | None = Field(None, description="Whether visitors see the log while it starts.")
+    quiet: list[QuietRule] | None = Field(
+        None, max_length=100, description="Requests that neither wake it nor keep it awake."
+    )
+
+
+class Limits(BaseModel):
+    """What one instance may use; null is no limit of ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    processes: int | None = Field(None, ge=1, description="Processes and threads.")
+    open_files: int | None = Field(None, ge=16, description="Open files per process (RLIMIT_NOFILE).")
+    memory_bytes: int | None = Field(
+        None, ge=1 << 20, description="Memory of all its processes; without a memory cgroup, address space of each."
+    )
+    cpus: float | None = Field(
+        None, ge=0.01, le=4096, allow_inf_nan=False, description="Processors that it may keep busy, such as 0.5."
+    )
+
+
+class Policy(BaseModel):
+    """All three together: an owner's defaults, or what is in effect for a server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sleep: SleepPolicy = Field(default_factory=SleepPolicy)
+    wake: WakePolicy = Field(default_factory=WakePolicy)
+    limits: Limits = Field(default_factory=Limits)
+
+    def over(self, other: Policy) -> Policy:
+        """Return this policy with what it leaves open taken from another."""
+        return Policy(
+            sleep=_over(self.sleep, other.sleep),
+            wake=_over(self.wake, other.wake),
+            limits=_over(self.limits, other.limits),
+        )
+
+
+def _over(first: M, second: M) -> M:
+    return second.model_copy(update={name: value for name, value in first if value is not None})
+
+
+def seconds(value: float | Literal["never"] | None) -> float | None:
+    """Return a duration as seconds; None for one that is `never` or not set."""
+    return None if value is None or value == "never" else value
