@@ -16,6 +16,7 @@ import pytest
 from tests.cli.conftest import Done, Run
 
 from sourcelair.ceryx.nginx.processes import boot_id, start_time
+from sourcelair.servers.drivers.process import abilities
 
 
 class Unknown(http.server.BaseHTTPRequestHandler):
@@ -72,6 +73,14 @@ def test_our_own_nginx_is_not_in_the_way(lair: Run, tmp_path: Path, serving: str
     assert ports[0] == ("ok", f"{serving}: our NGINX serves; `lair up` takes it over (process {os.getpid()}).")
     assert findings(done, "visitors") == [("ok", f"NGINX answers at {serving} (503 for an unknown host).")]
     assert "Stop that program" not in done.out
+
+
+def test_what_the_driver_can_enforce_is_told(lair: Run) -> None:
+    """Here and now, where nothing runs that could say it better."""
+    has = abilities.possible()
+    ((status, detail),) = findings(lair("doctor", "--json"), "driver")
+    assert status == ("note" if abilities.lacking(has) else "ok")
+    assert detail == " ".join(abilities.describe(has).values())
 
 
 def test_another_program_is_in_the_way(lair: Run, tmp_path: Path, serving: str) -> None:

@@ -36,7 +36,7 @@ class Finding:
 
 async def check_all(session: Session) -> list[Finding]:
     """Look at everything; what can't be looked at is a finding too."""
-    found = [*_nginx(session), *_data_dir(session), *_user()]
+    found = [*_nginx(session), *_data_dir(session), *_user(), _driver(session)]
     control_plane = await _control_plane(session)
     found += control_plane
     if control_plane[0].status == "ok":
@@ -95,6 +95,18 @@ def _user() -> Iterator[Finding]:
             "Without root, all servers share one trust domain with the control plane.",
             "Run only projects that you trust.",
         )
+
+
+def _driver(session: Session) -> Finding:
+    """What the process driver can enforce: as the running control plane says, else as one started here could."""
+    from sourcelair.servers.drivers.process import abilities
+
+    known = session.running.get("abilities")
+    has = frozenset(map(str, known)) if isinstance(known, list) else abilities.possible()
+    detail = " ".join(abilities.describe(has).values())
+    if abilities.lacking(has):
+        return Finding("note", "driver", detail, f"For all of it {abilities.HOW}.")
+    return Finding("ok", "driver", detail)
 
 
 async def _control_plane(session: Session) -> list[Finding]:

@@ -77,7 +77,7 @@ async def _serve(session: Session, settings: Settings, directory: DataDirectory)
             if settings.demo:
                 await create_demo(client, directory)
             demo = await demo_servers(client)
-        facts = _facts(settings, demo)
+        facts = {**_facts(settings, demo), "abilities": sorted(system.abilities)}
         directory.announce(facts)
         say(f"Up in {time.monotonic() - started:.1f} s.")
         _tell(session, settings, facts)

@@ -55,6 +55,8 @@ class System:
         self.directory = directory
         self.say = say
         self.service_token = ""
+        self.abilities: frozenset[str] = frozenset()
+        """What the process driver's cgroups can, once it runs."""
         self._everything = False
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -119,6 +121,7 @@ class System:
         parts = await assemble(settings, directory, engine, self.api_url, stack)
         self._agent = parts.agent
         self.service_token = parts.service_token
+        self.abilities = parts.driver.abilities
         authenticate = authenticator(parts.registry)
         app = create_app()
         app.include_router(create_ceryx_router(parts.ceryx, authenticate))
