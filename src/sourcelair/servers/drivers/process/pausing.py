@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from sourcelair.servers.drivers.base import Found, PauseFailed
-from sourcelair.servers.drivers.process.finding import Finder
+from sourcelair.servers.drivers.process.finding import Finder, leader_of
 from sourcelair.servers.drivers.process.groups import Groups
+from sourcelair.servers.drivers.process.identity import is_running
 
 PATIENCE = 1.0
 """Seconds that a pause may take: a process that waits for a disk can't be frozen until the disk answers."""
@@ -37,6 +38,9 @@ class Pauses:
         self._groups = groups
         self._finder = finder
         self._wanted: set[str] = set()
+        self._whole: set[str] = set()
+        """Instances that were seen to be in their group with all that they are: so is all that they fork. Looking
+        through /proc each time would cost as much as there are processes on the machine."""
         self._writing = Lock()
         self._pausing = ThreadPoolExecutor(THREADS, thread_name_prefix="lair-pause")
         self._resuming = ThreadPoolExecutor(THREADS, thread_name_prefix="lair-resume")
@@ -67,6 +71,7 @@ class Pauses:
     def forget(self, instance: str) -> None:
         """Drop what is kept of an instance that has ended."""
         self._wanted.discard(instance)
+        self._whole.discard(instance)
 
     def _thaw(self, instance: str) -> None:
         with self._writing:
@@ -92,17 +97,20 @@ class Pauses:
             OSError: it can't be done.
         """
         instance = found.instance
-        if not self._finder.belonging(found):
+        if not (is_running(leader_of(found)) or self._finder.belonging(found)):
             raise PauseFailed("it can't be paused: it has ended")
         with self._writing:
             if instance not in self._wanted:
                 raise PauseFailed(OVERTAKEN)
             self._groups.freeze(instance)
         while self._groups.wait_frozen(instance, deadline):
-            # What has not moved into the group yet (or left it) runs, and forks: look again until there is none.
+            if instance in self._whole:
+                return True
+            # What has not moved into the group yet runs, and forks: look again until there is none.
             inside = set(self._groups.pids_in_freezer(instance))
             outside = [each.stat.pid for each in self._finder.belonging(found) if each.stat.pid not in inside]
             if not outside:
+                self._whole.add(instance)
                 return True
             for pid in outside:
                 try:
