@@ -97,7 +97,7 @@ class MockInstance:
         if self.site is not None:
             self.site.close()
         self.ended.set()
-        self.overtaken.set()
+        self.resume()  # Nothing of it waits any more.
         for task in self.tasks:
             task.cancel()
 
