@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sourcelair.ceryx.table import EngineGone, EngineState, StaleSession, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, StaleSession, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 
 _generations = itertools.count(1)
@@ -31,6 +31,8 @@ class MemoryEngine:
     applied: list[TableEntry] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    open_flows: list[Flow] = field(default_factory=list)
+    held: int = 0
     before_apply: Callable[[Sequence[TableEntry]], Awaitable[None]] | None = None
     before_forget: Callable[[Sequence[str]], None] | None = None
     after_counts: Callable[[Sequence[str]], Awaitable[None]] | None = None
@@ -63,7 +65,7 @@ class MemoryEngine:
         if session < self.session:
             raise StaleSession
         self.session = session
-        return EngineState(self.generation, self.loaded, len(self.routes()), self.published or self.capacity)
+        return EngineState(self.generation, self.loaded, len(self.routes()), self.published or self.capacity, self.held)
 
     async def apply(self, entries: Sequence[TableEntry], session: int | None = None) -> None:
         if self.before_apply:
@@ -103,6 +105,10 @@ class MemoryEngine:
         if self.after_counts:
             await self.after_counts(instances)
         return found
+
+    async def flows(self) -> list[Flow]:
+        await self._call()
+        return list(self.open_flows)
 
     async def forget(self, instances: Sequence[str]) -> list[str]:
         await self._call()

@@ -22,8 +22,9 @@ def _sum(instance: str, nodes: Sequence[NodeState]) -> Activity:
     return Activity(
         instance=instance,
         in_flight=sum(item.in_flight for item in counts),
-        active=sum(item.in_flight - item.robots_in_flight for item in counts),
+        active=sum(max(0, item.in_flight - item.robots_in_flight - item.idle_streams) for item in counts),
         streams=sum(item.streams for item in counts),
+        idle_streams=sum(item.idle_streams for item in counts),
         last_active=max((item.last_active for item in counts if item.last_active is not None), default=None),
         totals=[
             NodeTotal(node=node.name, generation=node.generation, total=item.total, robots=item.robots)

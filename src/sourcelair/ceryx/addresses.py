@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import urlsplit
 
 import psutil
@@ -41,3 +42,25 @@ def is_local(address: str | None, own: frozenset[str]) -> bool:
         return True
     parsed = ipaddress.ip_address(address)
     return parsed.is_loopback or parsed.is_unspecified
+
+
+def network_of(text: str) -> IPv4Network | IPv6Network:
+    """Return an address or a range; IPv4 that is written as IPv6 is IPv4. Raises ValueError: it is neither."""
+    network = ipaddress.ip_network(text, strict=False)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and (mapped := network[0].ipv4_mapped):
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def pattern_of(network: IPv4Network | IPv6Network) -> str:
+    """Return the Lua pattern that matches the addresses of a range, as `lua/lair/addresses.lua` writes them.
+
+    That is the version, and then hexadecimal digits: `^40a` for 10.0.0.0/8.
+    """
+    digits = network.network_address.packed.hex()
+    whole, rest = divmod(network.prefixlen, 4)
+    pattern = f"^{network.version}{digits[:whole]}"
+    if rest:
+        first = int(digits[whole], 16)
+        pattern += "[" + "".join(f"{digit:x}" for digit in range(first, first + (1 << 4 - rest))) + "]"
+    return pattern

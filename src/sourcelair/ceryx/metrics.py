@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import Gauge, Histogram
 
 from sourcelair.telemetry import METRICS
 
 ROUTES = Gauge("lair_ceryx_routes", "Routes in the store.", registry=METRICS)
 NODES = Gauge("lair_ceryx_nodes", "Registered proxy nodes.", ["state"], registry=METRICS)
+HELD = Gauge("lair_held_requests", "Requests that wait at a node's gate for their server.", ["node"], registry=METRICS)
 WRITE_SECONDS = Histogram(
     "lair_ceryx_write_seconds",
     "Seconds from accepting a write of routes to having it on disk.",
@@ -20,3 +23,9 @@ SERVED_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
     registry=METRICS,
 )
+
+
+def forget_node(node: str) -> None:
+    """Show nothing of a node any more that is silent or gone."""
+    with contextlib.suppress(KeyError):
+        HELD.remove(node)

@@ -39,6 +39,7 @@ class NodeState:
     routes: int | None = None
     capacity: int | None = None
     loaded: bool = False
+    held: int | None = None
     recalled: bool = False
     """Known from the store only: it has not said a word since this service began."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class Nodes:
             applied=node.applied if known else None,
             routes=node.routes,
             capacity=node.capacity,
+            held=node.held,
             lag=max(0, revision - node.applied) if known and revision is not None else None,
         )
 
@@ -158,6 +160,7 @@ class Nodes:
             )
         await self._store.delete(node_key(name))
         self._nodes.pop(name, None)
+        metrics.forget_node(name)
         _log.info("node_removed", node=name)
         self._changed()
 
@@ -180,6 +183,8 @@ class Nodes:
         node.routes = report.routes
         node.capacity = report.capacity
         node.loaded = report.loaded
+        node.held = report.held
+        metrics.HELD.labels(name).set(report.held)
         node.refused = {item.source: item.revision for item in report.refused}
         node.counts.update(report.counts)
         self._hear(node)
@@ -201,7 +206,8 @@ class Nodes:
         now = self._clock()
         silenced = [node for node in self._nodes.values() if node.live and now - node.heard >= self._lease]
         for node in silenced:
-            node.live = False
+            node.live, node.held = False, None
+            metrics.forget_node(node.name)
             _log.warning("node_silent", node=node.name, lease=self._lease)
         if silenced:
             self._changed()

@@ -16,7 +16,8 @@ class TableEntry:
     `state` is `live` (address and port are set), `null` (no target: visitors wait for the waker), `redirect`
     (`location` is set), `unresolved` (`problem` says why the target's name has no address), or `deleted` (a
     tombstone, kept for its revision). `address` is an IP address, never a name. `tls`: the target speaks HTTPS,
-    and `server_name` is what it is asked for.
+    and `server_name` is what it is asked for. `settings` are the route's own, in the engine's words
+    (`agent/compiled.py`).
     """
 
     source: str
@@ -31,6 +32,7 @@ class TableEntry:
     location: str | None = None
     waker: str | None = None
     problem: str | None = None
+    settings: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,24 @@ class EngineState:
     """What the engine said when the agent connected.
 
     `generation` is new at every start of NGINX. `loaded` is False until `set_loaded`: until then visitors are held.
-    `routes` counts the entries (tombstones left out), `capacity` is how many fit for certain.
+    `routes` counts the entries (tombstones left out), `capacity` is how many fit for certain, `held` are the requests
+    that wait right now.
     """
 
     generation: str
     loaded: bool
     routes: int
     capacity: int
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The visitor's socket of one open stream: both ends, as address and port, as the engine sees them."""
+
+    instance: str
+    client: tuple[str, int]
+    server: tuple[str, int]
 
 
 class StaleSession(Exception):
@@ -94,6 +107,10 @@ class TableControl(Protocol):
 
     async def counts(self, instances: Sequence[str]) -> list[InstanceCounts]:
         """Return this generation's counts of these instances, in the same order (`last_active` is left null)."""
+        ...
+
+    async def flows(self) -> list[Flow]:
+        """Return the visitors' sockets of the open streams that keep their instance awake only while bytes flow."""
         ...
 
     async def forget(self, instances: Sequence[str]) -> list[str]:

@@ -183,6 +183,7 @@ def _of(node: NodeState, known: Acknowledgement | None, revision: int) -> NodeAc
         generation=known.generation,
         in_flight=known.in_flight,
         streams=known.streams,
+        idle_streams=known.idle_streams,
         total=known.total,
         robots=known.robots,
     )

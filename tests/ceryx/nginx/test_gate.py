@@ -48,7 +48,8 @@ async def test_a_request_is_held_and_goes_on_the_moment_the_table_shows_a_target
     assert asyncio.get_running_loop().time() - since < 0.1
     came = waker.wakes[0].pop("since")
     assert 0 <= time.time() - came < 5
-    assert waker.wakes == [{"source": HOST, "reason": "asleep", "method": "GET", "path": "/", "node": "local"}]
+    told = {"source": HOST, "reason": "asleep", "method": "GET", "path": "/", "node": "local", "address": "127.0.0.1"}
+    assert waker.wakes == [told]
     assert waker.requests[0].headers["authorization"] == "Bearer secret"
 
 

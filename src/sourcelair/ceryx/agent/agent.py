@@ -10,6 +10,7 @@ from sourcelair.ceryx.agent.answers import Answers
 from sourcelair.ceryx.agent.durable import boot_id, next_session
 from sourcelair.ceryx.agent.engine import Engine
 from sourcelair.ceryx.agent.feed import Feed
+from sourcelair.ceryx.agent.flows import are_visible
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.reports import Reporter
 from sourcelair.ceryx.agent.resolve import Lookup, Resolver, system_lookup
@@ -77,6 +78,7 @@ class Agent:
         wakers = Wakers(self._waker_names)
         table = NodeTable(self._resolver, wakers)
         engine = self._engine = Engine(self._control, session, table, journal, wakers=wakers, introduce=self._introduce)
+        table.flows = await asyncio.to_thread(are_visible)
         table.on_change = wakers.on_change = engine.wake.set
         table.load(loaded.entries, loaded.names, loaded.withdrawn)
         feed = Feed(self._ceryx, self._node, table, journal)

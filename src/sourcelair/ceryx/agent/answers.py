@@ -30,7 +30,7 @@ FIRST_READ, LONGEST_READ = 0.005, 0.05
 AT_ONCE = 1000
 """Asks that are answered with one reading."""
 
-_Said = tuple[str, int, int, int, int]
+_Said = tuple[str, int, int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -170,6 +170,7 @@ class Answers:
                         revision=revision,
                         in_flight=counts.in_flight,
                         streams=counts.streams,
+                        idle_streams=counts.idle_streams,
                         total=counts.total,
                         robots=counts.robots,
                     )
@@ -179,7 +180,9 @@ class Answers:
 
     def _note(self, standing: _Standing, generation: str, counts: InstanceCounts) -> bool:
         """Plan the next reading; return whether this one says something new."""
-        said = (generation, standing.revision, counts.in_flight, counts.streams, counts.total)
+        said = (
+            generation, standing.revision, counts.in_flight, counts.streams, counts.idle_streams, counts.total,
+        )  # fmt: skip
         news = said != standing.said
         standing.said = said
         if counts.in_flight == 0:

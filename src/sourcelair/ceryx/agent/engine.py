@@ -15,7 +15,7 @@ from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
-from sourcelair.ceryx.table import EngineGone, EngineState, TableControl, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, TableControl, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 from sourcelair.telemetry import get_logger
 
@@ -71,7 +71,9 @@ class Engine:
         self._one = asyncio.Lock()
         self._complete = False
         self._suspect = False
-        self._held = 0
+        self._stored = 0
+        self.held = 0
+        """Requests that wait at the gate, as of NGINX's last word."""
         self._checked = 0.0
         self.refusals = Refusals()
         """What there was no room for."""
@@ -110,7 +112,7 @@ class Engine:
     async def _hello(self) -> EngineState:
         async with self._one:
             state = await self._control.hello(self._session)
-        self._held, self.capacity = state.routes, state.capacity
+        self._stored, self.capacity, self.held = state.routes, state.capacity, state.held
         return state
 
     async def _connect(self, state: EngineState) -> None:
@@ -164,7 +166,7 @@ class Engine:
             self.wake.clear()
             if time.monotonic() - self._checked >= CHECK or self._suspect or not self._complete:
                 await self._same_generation()
-            self._table.want_again(self.refusals.take_due(time.monotonic(), self.capacity - self._held))
+            self._table.want_again(self.refusals.take_due(time.monotonic(), self.capacity - self._stored))
             await self._name_wakers(self._wakers.take_fresh())
             if self._table.dirty or self._table.applied != self._table.revision:
                 await self._apply()
@@ -274,6 +276,11 @@ class Engine:
             self._lost()
             raise EngineGone(f"NGINX started anew: {state.generation}")
         return found
+
+    async def flows(self) -> list[Flow]:
+        """Return the visitors' sockets of the streams that count as activity while bytes flow. Raises EngineGone."""
+        async with self._one:
+            return await self._control.flows()
 
     def _lost(self) -> None:
         """Promise nothing before NGINX has said who it is."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sourcelair.ceryx.addresses import literal
+from sourcelair.ceryx.agent.compiled import compile_settings
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import StoredRoute
 
@@ -14,9 +15,11 @@ _PORTS = {"http": 80, "https": 443}
 _LOOKING_UP = "The name {host} is being looked up."
 
 
-def entry_of(route: StoredRoute) -> tuple[TableEntry, str | None]:
+def entry_of(route: StoredRoute, *, flows: bool = True) -> tuple[TableEntry, str | None]:
     """Return the entry of a route, and the name in its target that has to be looked up, if there is one.
 
+    Without `flows` the bytes of streams can't be seen here: those that would count while they flow count as long as
+    they are open.
     The entry of such a route is `unresolved` until `resolved` is given an address.
     """
     entry = TableEntry(
@@ -25,6 +28,7 @@ def entry_of(route: StoredRoute) -> tuple[TableEntry, str | None]:
         state="null",
         enforce_https=route.settings.enforce_https,
         waker=route.waker,
+        settings=compile_settings(route.settings, flows=flows),
     )
     if route.target is None:
         return entry, None
@@ -66,15 +70,14 @@ def without_target(entry: TableEntry) -> TableEntry:
         state="null",
         enforce_https=entry.enforce_https,
         waker=entry.waker,
+        settings=entry.settings,
     )
 
 
 def differs(wanted: TableEntry, found: TableEntry) -> bool:
     """Return whether NGINX holds something else than is wanted, by what the engine reads back."""
-    return (wanted.state, wanted.address, wanted.port, wanted.instance, wanted.revision) != (
-        found.state,
-        found.address,
-        found.port,
-        found.instance,
-        found.revision,
-    )
+    return _read_back(wanted) != _read_back(found)
+
+
+def _read_back(entry: TableEntry) -> tuple[str | int | None, ...]:
+    return (entry.state, entry.address, entry.port, entry.instance, entry.revision, entry.settings)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from sourcelair.ceryx.agent.engine import Engine
+from sourcelair.ceryx.agent.flows import Flows
 from sourcelair.ceryx.agent.resolve import Resolver
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.table import EngineGone, StaleSession
@@ -43,19 +44,21 @@ class Activity:
     def __init__(self) -> None:
         self.seen: dict[str, _Seen] = {}
 
-    def read(self, readings: Iterable[InstanceCounts], now: float, clock: float) -> None:
+    def read(self, readings: Iterable[InstanceCounts], now: float, clock: float, flowing: Collection[str] = ()) -> None:
         """Take in a reading.
 
         Args:
             readings: the counts.
             now: Unix seconds, for `last_active`.
             clock: monotonic seconds.
+            flowing: instances on whose streams bytes have passed since the last reading.
         """
         for counts in readings:
             seen = self.seen.get(counts.instance)
             before = seen.counts if seen else InstanceCounts(instance=counts.instance)
             visits, visits_before = counts.total - counts.robots, before.total - before.robots
-            active = counts.in_flight > counts.robots_in_flight or visits != visits_before
+            open_visits = counts.in_flight - counts.robots_in_flight - counts.idle_streams
+            active = open_visits > 0 or visits != visits_before or counts.instance in flowing
             taken = counts.model_copy(update={"last_active": now if active else before.last_active})
             if seen is None:
                 seen = self.seen[counts.instance] = _Seen(taken)
@@ -106,6 +109,7 @@ class Reporter:
         self.is_asked: Callable[[str], bool] = lambda _: False
         """Tells whether somebody waits for an instance's withdrawal."""
         self._activity = Activity()
+        self._flows = Flows()
         self._generation: str | None = None
         self._resend = True
         self._reporting = asyncio.Lock()
@@ -142,8 +146,10 @@ class Reporter:
         # One that is withdrawn during the readings was perhaps read while visitors still came.
         withdrawn = list(self._table.withdrawn)
         readings = await self._engine.counts([*self._table.live, *withdrawn])
+        idle = any(counts.idle_streams for counts in readings)
+        flowing = await self._flows.moved(await self._engine.flows()) if idle else ()
         now = time.monotonic()
-        self._activity.read(readings, time.time(), now)
+        self._activity.read(readings, time.time(), now, flowing)
         over = [name for name in withdrawn if name in self._table.withdrawn and self._is_over(name, now)]
         for name in await self._engine.forget(over) if over else ():
             self._activity.seen[name] = _Seen(InstanceCounts(instance=name))
@@ -182,6 +188,7 @@ class Reporter:
                 loaded=self._engine.connected,
                 counts=sent,
                 refused=refused,
+                held=self._engine.held,
             )
             try:
                 await self._ceryx.report(self._node, report)

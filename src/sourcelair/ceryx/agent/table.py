@@ -41,8 +41,11 @@ class NodeTable:
         """The instances that NGINX sends requests to, and for which sources."""
         self.withdrawn: dict[str, None] = {}
         """Instances that NGINX sent requests to before, oldest first; they may still have some in flight."""
+        self.flows = True
+        """Whether the bytes of open streams can be seen on this node."""
         self._resolver = resolver
         self._wakers = wakers
+        self._is_blind = False
         self._users: dict[str, set[str]] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called whenever there is something to apply."""
@@ -52,7 +55,10 @@ class NodeTable:
 
     def want_route(self, route: StoredRoute, *, force: bool = False) -> None:
         """Want a route's entry, unless a newer one is wanted already (or whatever that is, with `force`)."""
-        entry, name = entry_of(route)
+        if route.settings.streams == "flow" and not self.flows and not self._is_blind:
+            self._is_blind = True
+            _log.warning("flows_not_seen", source=route.source, effect="open streams count as activity")
+        entry, name = entry_of(route, flows=self.flows)
         self.want(entry, name, force=force)
 
     def want(self, entry: TableEntry, name: str | None = None, *, force: bool = False) -> None:

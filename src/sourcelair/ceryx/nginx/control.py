@@ -13,7 +13,7 @@ from typing import Literal, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from sourcelair.ceryx.addresses import literal
-from sourcelair.ceryx.table import EngineGone, EngineState, StaleSession, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, StaleSession, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 
 CALL_TIMEOUT = 10.0
@@ -23,7 +23,7 @@ BATCH = 2000
 
 _STATES = frozenset({"live", "null", "redirect", "unresolved", "deleted"})
 State = Literal["live", "null", "redirect", "unresolved", "deleted"]
-_SAFE = "/:?#[]@!$&'()*+,;=~ "
+_SAFE = "/:?#[]@!$&'()*,;=~ "
 _ENFORCE_HTTPS, _TLS = 1, 2
 
 
@@ -77,8 +77,8 @@ class NginxControl:
         """Open a session. See `TableControl`."""
         _, answer = await self._call("hello", session=session)
         self._session = session
-        generation, loaded, routes, capacity = answer.split("\t")
-        return EngineState(generation, loaded == "1", int(routes), int(capacity))
+        generation, loaded, routes, capacity, held = answer.split("\t")
+        return EngineState(generation, loaded == "1", int(routes), int(capacity), int(held))
 
     async def apply(self, entries: Sequence[TableEntry]) -> None:
         """Apply entries in order. See `TableControl`."""
@@ -123,18 +123,27 @@ class NginxControl:
             chunk = instances[at : at + BATCH]
             _, answer = await self._call("counts", "\n".join(chunk))
             for instance, line in zip(chunk, answer.split("\n"), strict=True):
-                in_flight, streams, total, robots, robots_in_flight = map(int, line.split("\t"))
+                in_flight, streams, total, robots, robots_in_flight, idle_streams = map(int, line.split("\t"))
                 found.append(
                     InstanceCounts(
                         instance=instance,
                         in_flight=in_flight,
                         streams=streams,
+                        idle_streams=idle_streams,
                         total=total,
                         robots=robots,
                         robots_in_flight=robots_in_flight,
                     )
                 )
         return found
+
+    async def flows(self) -> list[Flow]:
+        """Return the visitors' sockets whose bytes keep instances awake. See `TableControl`."""
+        _, answer = await self._call("flows")
+        return [
+            Flow(instance, (client, int(port)), (server, int(own_port)))
+            for instance, client, port, server, own_port in (line.split("\t") for line in answer.splitlines())
+        ]
 
     async def forget(self, instances: Sequence[str]) -> list[str]:
         """Drop the counts of instances that are withdrawn and drained. See `TableControl`."""
@@ -160,6 +169,7 @@ def _entry_line(entry: TableEntry) -> str:
             _escape(entry.location),
             _escape(entry.problem),
             _escape(entry.server_name),
+            entry.settings or "",
         )
     )
 
@@ -167,7 +177,7 @@ def _entry_line(entry: TableEntry) -> str:
 def _parse_entry(source: str, line: str) -> TableEntry | None:
     if not line:
         return None
-    state, revision, flags, port, address, instance, waker, location, problem, server_name = line.split("\t")
+    state, revision, flags, port, address, instance, waker, location, problem, server_name, own = line.split("\t")
     if state not in _STATES:
         raise EngineGone(f"NGINX answered with an unknown state {state!r}.")
     return TableEntry(
@@ -183,4 +193,5 @@ def _parse_entry(source: str, line: str) -> TableEntry | None:
         location=unquote(location) or None,
         waker=waker or None,
         problem=unquote(problem) or None,
+        settings=own or None,
     )

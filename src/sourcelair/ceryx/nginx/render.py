@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from sourcelair.ceryx.addresses import network_of, pattern_of
 from sourcelair.ceryx.nginx.programs import Program
 from sourcelair.errors import InvalidInput
 from sourcelair.settings import Settings, split_address
@@ -128,6 +129,7 @@ def render(
         "shards": SHARDS,
         "listen": _listen(settings.listen),
         "trusted_proxies": [_network(text) for text in settings.trusted_proxies],
+        "trusted_patterns": [pattern_of(network_of(text)) for text in settings.trusted_proxies],
         "patience": float(settings.patience),
         "wake_timeout": float(settings.wake_timeout),
         "held_per_host": settings.held_per_host,

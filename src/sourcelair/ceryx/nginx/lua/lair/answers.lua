@@ -2,10 +2,13 @@
 
 local json = require "lair.json"
 local page = require "lair.page"
+local records = require "lair.records"
+local request = require "lair.request"
 local visitor = require "lair.visitor"
 
 local TITLES = {
-    [501] = "Not Implemented", [502] = "Bad Gateway", [503] = "Service Unavailable", [504] = "Gateway Timeout",
+    [429] = "Too Many Requests", [501] = "Not Implemented", [502] = "Bad Gateway", [503] = "Service Unavailable",
+    [504] = "Gateway Timeout",
 }
 
 -- state -> status, seconds for Retry-After, heading, detail
@@ -16,6 +19,7 @@ local ANSWERS = {
     ["waker-unreachable"] = { 503, 3, "This server can't be woken right now", "What would wake it does not answer." },
     ["waker-timeout"] = { 504, 5, "This server can't be woken right now", "What would wake it does not answer." },
     ["failed"] = { 503, 5, "This server did not start", "The last attempt to start it failed." },
+    ["rate-limited"] = { 429, 5, "Too many servers started", "Too many were started from your address. Try again soon." },
     ["unknown-host"] = { 503, 30, "Nothing is here yet", "No server has this address. Check the spelling, or create it first." },
     ["unresolved"] = { 503, 5, "This server can't be found", "The name of its target has no address." },
     ["unreachable"] = { 503, 2, "This server does not answer", "It refuses connections." },
@@ -23,7 +27,7 @@ local ANSWERS = {
     ["restarting"] = { 503, 1, "The proxy is restarting", "Try again in a moment." },
     ["broken"] = { 502, 2, "This server broke off", "It ended the connection before it had answered." },
     ["timeout"] = { 504, 5, "This server is too slow", "It did not answer in time." },
-    ["grpc"] = { 501, nil, "gRPC is not supported", "This proxy speaks HTTP and WebSocket to its servers, not gRPC." },
+    ["grpc"] = { 501, 3600, "gRPC is not supported", "This proxy speaks HTTP and WebSocket to its servers, not gRPC." },
 }
 
 -- Answers that tell a state of another name.
@@ -38,7 +42,9 @@ function _M.headers(state, retry_after)
     header["Retry-After"] = retry_after
     header["Lair-State"] = state
     header["Access-Control-Allow-Origin"] = "*"
-    header["Access-Control-Expose-Headers"] = "Lair-State, Retry-After"
+    header["Access-Control-Expose-Headers"] = "Lair-State, Retry-After, Preference-Applied"
+    local record = records.by_id[request.id()]
+    header["Preference-Applied"] = record and record.applied
 end
 
 function _M.send(status, content_type, body)
@@ -49,29 +55,66 @@ function _M.send(status, content_type, body)
     return ngx.exit(ngx.HTTP_OK)
 end
 
--- Ends the request with the answer for a state. `detail` replaces the usual sentence.
-function _M.give(state, detail)
+-- Ends a preflight (CORS) that asks for nothing but to send `Prefer` with a GET: without a yes its script could not read
+-- what we answer. Any other is the app's to allow: a yes of ours might reach it, once it is there.
+function _M.preflight(state)
+    if ngx.req.get_method() ~= "OPTIONS" then
+        return
+    end
+    local method, names = ngx.var.http_access_control_request_method, ngx.var.http_access_control_request_headers
+    if (method == "GET" or method == "HEAD") and names and names:lower():match("^%s*(.-)%s*$") == "prefer" then
+        _M.headers(state, 1)
+        ngx.header["Access-Control-Allow-Methods"] = "GET, HEAD"
+        ngx.header["Access-Control-Allow-Headers"] = "Prefer"
+        return ngx.exit(204)
+    end
+end
+
+-- Ends the request with the answer for a state. `detail` replaces the usual sentence, `retry_after` the usual seconds.
+function _M.give(state, detail, retry_after)
+    local told = TOLD[state] or state
+    _M.preflight(told)
     local answer = ANSWERS[state]
-    local status, retry_after, heading = answer[1], answer[2], answer[3]
+    local status, heading = answer[1], answer[3]
+    retry_after = retry_after or answer[2]
     detail = detail or answer[4]
-    _M.headers(TOLD[state] or state, retry_after)
+    _M.headers(told, retry_after)
     if visitor.wants_html() then
+        status = status == 429 and 503 or status
         return _M.send(status, "text/html; charset=utf-8", page.render(heading, detail, status == 503 and retry_after))
     end
     return _M.send(status, "application/problem+json", json.object {
-        type = "about:blank", title = TITLES[status], status = status, detail = detail, state = TOLD[state] or state,
-        host = ngx.var.host,
+        type = "about:blank", title = TITLES[status], status = status, detail = detail, state = told, host = ngx.var.host,
+    })
+end
+
+-- Ends the request with "it is being woken, come again": for who prefers that to waiting.
+function _M.later()
+    _M.headers("starting", 1)
+    return _M.send(202, "application/json", json.object {
+        state = "starting", detail = "It is being started. Ask again in a moment.", host = ngx.var.host,
     })
 end
 
 -- Ends the request with what a waker said in problem+json; with our own words where it said nothing of the kind.
-function _M.pass_on(outcome, state)
-    local content_type = outcome.content_type
-    if not content_type:find("json", 1, true) or outcome.body == "" then
-        return _M.give(state)
+function _M.pass_on(outcome, status, state)
+    local retry_after = outcome.retry_after ~= "" and outcome.retry_after or nil
+    if not outcome.content_type:find("json", 1, true) or outcome.body == "" then
+        return _M.give(state, nil, tonumber(retry_after))
     end
-    _M.headers(outcome.state ~= "" and outcome.state or state, outcome.retry_after ~= "" and outcome.retry_after or 5)
-    return _M.send(503, "application/problem+json", outcome.body)
+    state = outcome.state ~= "" and outcome.state or state
+    _M.preflight(state)
+    _M.headers(state, retry_after or 5)
+    return _M.send(status, "application/problem+json", outcome.body)
+end
+
+-- Ends the request of an address that has caused too many starts: a page of ours for people, for the waker's own would
+-- show them a server that is starting.
+function _M.limited(outcome, state)
+    if visitor.is_navigation() then
+        return _M.give(state, nil, tonumber(outcome.retry_after))
+    end
+    return _M.pass_on(outcome, 429, state)
 end
 
 -- Ends the request with a redirect that keeps path and query.

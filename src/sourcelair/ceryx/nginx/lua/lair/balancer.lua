@@ -4,16 +4,20 @@
 local ngx_balancer = require "ngx.balancer"
 local config = require "lair.config"
 local counts = require "lair.counts"
+local flows = require "lair.flows"
 local gate = require "lair.gate"
 local records = require "lair.records"
 local request = require "lair.request"
 local routes = require "lair.routes"
+local settings = require "lair.settings"
 local visitor = require "lair.visitor"
 
 local var = ngx.var
 local request_id = request.id
 local inflight, inflight_bits = records.inflight, records.bits
 local waiting, by_id = records.hosts, records.by_id
+
+local ROBOT, IDLE = counts.ROBOT, counts.IDLE
 
 -- Ends a balancer call that was the second: that one must not try again, and DECLINED would.
 local NO_LIVE_UPSTREAM = -3
@@ -25,8 +29,17 @@ local function stall()
     while os.clock() < finish do end
 end
 
+-- Returns the bits under which a request for a route with settings of its own is counted.
+local function own_bits(id, own, instance)
+    local bits = visitor.bits(own)
+    if bits >= IDLE and bits % 2 ~= ROBOT and own.streams == "flow" and not (instance and flows.open(id, instance)) then
+        return bits - IDLE  -- it can't be watched: then it counts as activity
+    end
+    return bits
+end
+
 -- Returns the entry to which the request was counted, or nil: it must go to the gate.
-function _M.claim(id, host, bits, tls)
+function _M.claim(id, host, tls)
     local value, source = routes.find(host)
     if not value then
         return nil
@@ -45,11 +58,15 @@ function _M.claim(id, host, bits, tls)
     if config.stall > 0 then
         stall()
     end
-    if not counts.start(entry, bits) then
+    local wanted = entry.own and own_bits(id, settings.of(source, value), entry.instance) or visitor.bits()
+    local bits = counts.start(entry, wanted)
+    if not bits then
+        flows.close(id)
         return nil
     end
     if routes.raw(source) ~= value then
         counts.undo(entry, bits)
+        flows.close(id)
         return nil
     end
     inflight[id] = entry
@@ -61,7 +78,7 @@ end
 
 -- Counts a request before its body is read, and lets the balancer use that target. Returns whether it could.
 function _M.claim_upload(record)
-    local entry = _M.claim(record.id, record.host, visitor.bits(), false)
+    local entry = _M.claim(record.id, record.host, false)
     record.counted, record.upload_begun = entry ~= nil, entry ~= nil
     return entry ~= nil
 end
@@ -79,7 +96,7 @@ local function choose(tls)
         end
         record.counted = nil
     else
-        entry = _M.claim(id, var.host, visitor.bits(), tls)
+        entry = _M.claim(id, var.host, tls)
         if not entry then
             return ngx.DECLINED
         end
@@ -113,6 +130,7 @@ function _M.finish()
         inflight[id] = nil
         if bits then
             inflight_bits[id] = nil
+            flows.close(id)
         end
         counts.finish(entry, bits or 0)
     end

@@ -20,6 +20,7 @@ local KEEP_OUTCOME = 30          -- seconds
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2    -- seconds between calls for one host
 local STARTING_PAUSE = 0.5       -- seconds from call to call while the waker says "still starting"
 local REMEMBER_TRIES = 5         -- seconds
+local LIMITED_PAUSE = 1          -- seconds from call to call for one host and an address that has caused too many starts
 
 local _M = { active = 0 }
 
@@ -27,7 +28,8 @@ local active, renew_at = {}, 0
 local jobs, first_job, last_job, running = {}, 1, 0, 0
 local unpacked = {}
 
--- Returns the last outcome for a host: id, code, state, retry_after, content_type, body; nil where there is none.
+-- Returns the last outcome for a host: id, code, address (of the visitor for whom was asked), state, retry_after,
+-- content_type, body; nil where there is none.
 function _M.outcome(host)
     local text = shared:get("outcome:" .. host)
     if not text then
@@ -37,9 +39,10 @@ function _M.outcome(host)
     if known and known.text == text then
         return known
     end
-    local id, code, lair_state, retry, content_type, body = text:match("^(%d+)\t(%d+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$")
+    local id, code, address, lair_state, retry, content_type, body =
+        text:match("^(%d+)\t(%d+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$")
     unpacked = { [host] = {
-        text = text, id = tonumber(id), code = tonumber(code), state = lair_state, retry_after = retry,
+        text = text, id = tonumber(id), code = tonumber(code), address = address, state = lair_state, retry_after = retry,
         content_type = content_type, body = body,
     } }
     return unpacked[host]
@@ -50,10 +53,28 @@ local function is_live(host)
     return value ~= nil and routes.parse(value).kind == "L"
 end
 
-local function settle(host, started, answer)
+local function limit_key(host, address)
+    return "limited:" .. host .. ":" .. (address or "")
+end
+
+-- Tells whether the waker said a moment ago that this address has caused too many starts.
+function _M.is_limited(host, address)
+    return shared:get(limit_key(host, address)) ~= nil
+end
+
+-- Tells whether a call for this host is under way on this node.
+function _M.is_under_way(host)
+    return active[host] ~= nil or shared:get("call:" .. host) ~= nil
+end
+
+local function settle(host, address, started, answer)
     local now = ngx.now()
     local pause
-    if answer.code == 202 then
+    if answer.code == 429 then
+        -- Of one address. Others are asked for at once.
+        pause = 0
+        shared:set(limit_key(host, address), now + LIMITED_PAUSE, LIMITED_PAUSE)
+    elseif answer.code == 202 then
         pause = STARTING_PAUSE - (now - started)
     elseif answer.code == 200 and is_live(host) then
         -- It was woken: the next call is another story, and no try of this one.
@@ -68,7 +89,7 @@ local function settle(host, started, answer)
     end
     local id = state:incr("outcomes", 1, 0)
     shared:set("outcome:" .. host, table.concat({
-        id, answer.code, answer.state or "", answer.retry_after or "", answer.content_type or "", answer.body or "",
+        id, answer.code, address or "", answer.state or "", answer.retry_after or "", answer.content_type or "", answer.body or "",
     }, "\t"), KEEP_OUTCOME)
     shared:delete("call:" .. host)
     changes.announce(host)
@@ -143,7 +164,7 @@ local function run(premature, job)
     end
     active[job.host] = nil
     _M.active, running = _M.active - 1, running - 1
-    settle(job.host, started, answer)
+    settle(job.host, job.order.address, started, answer)
     _M.pump()
 end
 
@@ -167,35 +188,35 @@ function _M.pump()
 end
 
 -- Sees to it that a call for this host is under way on this node, unless one ended a moment ago. Returns the seconds
--- after which to look again.
+-- after which to look again, and whether one is.
 function _M.ensure(host, waker, order)
     if active[host] then
-        return 0.1
+        return 0.1, true
     end
     local now = ngx.now()
-    local due = shared:get("next:" .. host)
+    local due = shared:get("next:" .. host) or shared:get(limit_key(host, order.address))
     if due and due > now then
-        return due - now
+        return due - now, false
     end
     if not shared:add("call:" .. host, workers.number, CLAIM) then
         local owner = shared:get("call:" .. host)
         if owner and not workers.is_alive(owner) then
             shared:delete("call:" .. host)
-            return 0
+            return 0, false
         end
-        return 0.05
+        return 0.05, true
     end
     due = shared:get("next:" .. host)
     if due and due > now then
         shared:delete("call:" .. host)
-        return due - now
+        return due - now, false
     end
     active[host] = true
     _M.active = _M.active + 1
     last_job = last_job + 1
     jobs[last_job] = { host = host, waker = waker, order = order }
     _M.pump()
-    return 0.1
+    return 0.1, true
 end
 
 -- Renews the claims of this worker's calls; the ticker calls it.

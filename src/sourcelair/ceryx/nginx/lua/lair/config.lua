@@ -9,6 +9,7 @@ local _M = {
     held_total = 8000,
     held_bytes_per_host = 268435456,    -- of bodies that were read already
     held_bytes_total = 1073741824,
+    trusted = {},            -- patterns of the trusted proxies' addresses (see addresses.lua)
     stall = 0,               -- tests only: longest stall between look-up and count, in seconds
     orphans = {},            -- workers of an earlier master that may still serve: {pid, start time}
 }

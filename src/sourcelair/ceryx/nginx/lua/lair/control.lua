@@ -5,6 +5,8 @@
 
 local config = require "lair.config"
 local counts = require "lair.counts"
+local crowds = require "lair.crowds"
+local flows = require "lair.flows"
 local lock = require "lair.lock"
 local changes = require "lair.changes"
 local tables = require "lair.tables"
@@ -44,7 +46,7 @@ local ACTIONS = {}
 function ACTIONS.hello()
     tables.bury(BURIED_AT_ONCE)
     return 200, table.concat({
-        config.generation, state:get("loaded") and "1" or "0", tables.count(), tables.capacity(),
+        config.generation, state:get("loaded") and "1" or "0", tables.count(), tables.capacity(), crowds.held(),
     }, "\t")
 end
 
@@ -77,6 +79,10 @@ function ACTIONS.counts(text)
         found[at] = table.concat(numbers, "\t")
     end
     return 200, table.concat(found, "\n")
+end
+
+function ACTIONS.flows()
+    return 200, table.concat(flows.read(), "\n")
 end
 
 function ACTIONS.forget(text)

@@ -7,9 +7,11 @@ local dictionary = ngx.shared.lair_counts
 local config = require "lair.config"
 local workers = require "lair.workers"
 
-local ROBOT, STREAM = 1, 2
+-- What is counted apart. IDLE: a stream that keeps nothing awake by being open; with ROBOT too it is no open robot,
+-- so that nothing is taken off twice.
+local ROBOT, STREAM, IDLE = 1, 2, 4
 
-local _M = { ROBOT = ROBOT, STREAM = STREAM }
+local _M = { ROBOT = ROBOT, STREAM = STREAM, IDLE = IDLE }
 
 local function key(number, kind, instance)
     return number .. kind .. instance
@@ -35,26 +37,33 @@ local function keys_of(entry)
     return entry.started
 end
 
--- Counts a request that is about to be sent. `bits`: ROBOT, STREAM.
+-- Counts a request that is about to be sent, and returns the bits under which it was counted: ROBOT, STREAM, IDLE.
 function _M.start(entry, bits)
     if not entry.instance then
-        return true
+        return bits
     end
     local started = entry.started or keys_of(entry)
     if not dictionary:incr(started, 1) and not add_first(started, entry.ended) then
         return false
     end
     if bits == 0 then
-        return true
+        return bits
     end
     local number, instance = workers.number, entry.instance
+    -- Idle are taken off what is in flight by whoever reads: so they count last, and what has no room for that is not.
+    if bits >= IDLE and not add_first(key(number, ":is:", instance), key(number, ":ie:", instance)) then
+        bits = bits - IDLE
+    end
     if bits % 2 == ROBOT then
         add_first(key(number, ":rs:", instance), key(number, ":re:", instance))
+        if bits >= IDLE then
+            dictionary:incr(key(number, ":re:", instance), 1)
+        end
     end
     if bits >= STREAM then
         add_first(key(number, ":ss:", instance), key(number, ":se:", instance))
     end
-    return true
+    return bits
 end
 
 -- Takes a count back: the request was not sent after all.
@@ -62,12 +71,19 @@ function _M.undo(entry, bits)
     if not entry.instance then
         return
     end
+    if bits >= IDLE then
+        -- Never less started: a reader that saw it must see that it has ended.
+        dictionary:incr(key(workers.number, ":ie:", entry.instance), 1)
+    end
     dictionary:incr(entry.started, -1)
     if bits == 0 then
         return
     end
     if bits % 2 == ROBOT then
         dictionary:incr(key(workers.number, ":rs:", entry.instance), -1)
+        if bits >= IDLE then
+            dictionary:incr(key(workers.number, ":re:", entry.instance), -1)
+        end
     end
     if bits >= STREAM then
         dictionary:incr(key(workers.number, ":ss:", entry.instance), -1)
@@ -79,11 +95,14 @@ function _M.finish(entry, bits)
     if not entry.instance then
         return
     end
+    if bits >= IDLE then
+        dictionary:incr(key(workers.number, ":ie:", entry.instance), 1)
+    end
     dictionary:incr(entry.ended, 1)
     if bits == 0 then
         return
     end
-    if bits % 2 == ROBOT then
+    if bits % 2 == ROBOT and bits < IDLE then
         dictionary:incr(key(workers.number, ":re:", entry.instance), 1)
     end
     if bits >= STREAM then
@@ -114,6 +133,29 @@ local function sum(living, dead, instance, started_kind, ended_kind)
     return open, total
 end
 
+-- Returns how many idle streams of each worker had started, to be given to `idle_since` after everything else was read.
+local function idle_started(living, instance)
+    local started = {}
+    for at, number in ipairs(living) do
+        started[at] = dictionary:get(key(number, ":is:", instance)) or 0
+    end
+    return started
+end
+
+-- Returns how many idle streams were open all the time since `started` was read. Whoever takes them off what was in
+-- flight meanwhile never gets too few: each of them was counted there.
+local function idle_since(started, living, dead, instance)
+    local open = 0
+    for at, number in ipairs(living) do
+        open = open + math.max(0, started[at] - (dictionary:get(key(number, ":ie:", instance)) or 0))
+    end
+    for _, number in ipairs(dead) do
+        dictionary:delete(key(number, ":is:", instance))
+        dictionary:delete(key(number, ":ie:", instance))
+    end
+    return open
+end
+
 local function census()
     local living, dead = {}, {}
     for number = 1, workers.count() do
@@ -129,16 +171,18 @@ local function census()
     return living, dead, orphans
 end
 
--- Returns {in flight, streams, total, robots, robots in flight} for each instance. Called under the control lock.
+-- Returns {in flight, streams, total, robots, robots in flight, idle streams} for each instance. Called under the
+-- control lock.
 -- A worker of an earlier master that still runs may hold a request to any instance: it counts as one in flight.
 function _M.read(instances)
     local living, dead, orphans = census()
     local found = {}
     for at, instance in ipairs(instances) do
+        local idle = idle_started(living, instance)
         local open, total = sum(living, dead, instance, ":s:", ":e:")
         local streams = sum(living, dead, instance, ":ss:", ":se:")
         local robots_open, robots = sum(living, dead, instance, ":rs:", ":re:")
-        found[at] = { open + orphans, streams, total, robots, robots_open }
+        found[at] = { open + orphans, streams, total, robots, robots_open, idle_since(idle, living, dead, instance) }
     end
     return found
 end
@@ -152,7 +196,7 @@ function _M.forget(instances)
         if orphans + sum(living, dead, instance, ":s:", ":e:") == 0 then
             for number = 0, workers.count() do
                 -- What has ended goes first: a worker that begins to count meanwhile, and takes it back, makes both anew.
-                for _, kind in ipairs { ":e:", ":s:", ":re:", ":rs:", ":se:", ":ss:" } do
+                for _, kind in ipairs { ":e:", ":s:", ":re:", ":rs:", ":se:", ":ss:", ":ie:", ":is:" } do
                     dictionary:delete(key(number, kind, instance))
                 end
             end

@@ -37,8 +37,14 @@ end
 -- Sees to it that the waker is being called for this crowd, if it wants that.
 function _M.ask(crowd)
     local wanted, now = crowd.wanted, ngx.now()
-    if wanted and now >= crowd.ask_at then
-        crowd.ask_at = now + calls.ensure(crowd.host, wanted.waker, wanted.order)
+    if not wanted then
+        crowd.is_owed = false
+    elseif now >= crowd.ask_at then
+        local pause, is_asked = calls.ensure(crowd.host, wanted.waker, wanted.order)
+        crowd.ask_at = now + pause
+        if is_asked then
+            crowd.is_owed, crowd.asked_at = false, now
+        end
     end
 end
 
@@ -123,6 +129,11 @@ local function held_elsewhere(kind, name)
     return sum
 end
 
+-- Returns how many requests are held on this node right now.
+function _M.held()
+    return held.count + held_elsewhere("held:", "")
+end
+
 local function publish_one(kind, name, amount)
     if amount > 0 then
         shared:set(kind .. workers.number .. name, amount)
@@ -199,15 +210,32 @@ function _M.stop_waiting(record)
     end
 end
 
--- Asks the waker for somebody who does not wait for it.
+-- Wants the waker to be called with this order, unless what another wants is better: its address has no limit now.
+function _M.want(crowd, waker, order)
+    if not crowd.wanted or not calls.is_limited(crowd.host, order.address) then
+        crowd.wanted = { waker = waker, order = order }
+    end
+end
+
+-- Sees to it that the waker is asked though a record stops waiting, where that was not done since it came.
+function _M.owe(crowd, record)
+    if crowd.wanted and (crowd.asked_at or 0) < record.joined then
+        crowd.is_owed = true
+        _M.ask(crowd)
+    end
+end
+
+-- Asks the waker for somebody who does not wait for it: now, or once the pause after the last call is over.
 function _M.ask_for(host, waker, order)
-    _M.of(host)
-    calls.ensure(host, waker, order)
+    local crowd = _M.of(host)
+    crowd.is_owed = true
+    _M.want(crowd, waker, order)
+    _M.ask(crowd)
 end
 
 function _M.drop_if_empty(host)
     local crowd = hosts[host]
-    if crowd and crowd.count == 0 and crowd.used == 0 then
+    if crowd and crowd.count == 0 and crowd.used == 0 and not crowd.is_owed then
         hosts[host] = nil
     end
 end

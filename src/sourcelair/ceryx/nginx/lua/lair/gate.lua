@@ -5,15 +5,17 @@
 -- changed and wakes their waiters, who look for themselves. They join the crowd before they read the table again.
 -- Who has nothing to wait for never joins: a request with a body passes here too, and so do redirects.
 
+local addresses = require "lair.addresses"
 local answers = require "lair.answers"
 local calls = require "lair.calls"
-local config = require "lair.config"
 local counts = require "lair.counts"
 local crowds = require "lair.crowds"
-local handover = require "lair.handover"
+local endings = require "lair.endings"
+local flows = require "lair.flows"
 local records = require "lair.records"
 local request = require "lair.request"
 local routes = require "lair.routes"
+local settings = require "lair.settings"
 local visitor = require "lair.visitor"
 local wakers = require "lair.wakers"
 local windows = require "lair.windows"
@@ -80,9 +82,10 @@ local function let_go(record, entry, source)
 end
 
 local function order(record, entry)
+    record.address = record.address or addresses.of_visitor()
     local message = {
         source = record.host, method = ngx.req.get_method(), path = var.uri, node = crowds.node(), reason = "asleep",
-        since = ngx.req.start_time(),
+        since = ngx.req.start_time(), address = record.address,
     }
     if entry.kind == "L" then
         message.reason, message.instance, message.revision = "unreachable", entry.instance, entry.revision
@@ -101,6 +104,11 @@ local function refuses(entry)
     return not ok and reason ~= "timeout"
 end
 
+-- Returns the settings that an entry's route has of its own, or nil. `source`: under which the entry was found.
+local function own_of(entry, source)
+    return entry.own and settings.of(source, entry.value) or nil
+end
+
 -- Looks at how the last attempt of this request ended, and gives its count back. Whoever returns from here may wait.
 local function settle(record)
     local id = record.id
@@ -114,6 +122,7 @@ local function settle(record)
     local bits = records.bits[id] or 0
     records.inflight[id], records.bits[id], records.reset[id] = nil, nil, nil
     counts.finish(entry, bits)
+    flows.close(id)
     if was_reset then
         if SAFE_TO_REPEAT[ngx.req.get_method()] and not record.repeated then
             record.repeated = true
@@ -129,36 +138,12 @@ local function settle(record)
     if record.upload_begun then
         -- What was passed on of its body can't be sent again; whoever comes next shall find a server.
         local waker = wakers.get(entry.waker)
-        if waker and not visitor.is_robot() then
+        local value, source = routes.find(record.host)
+        if waker and not visitor.is_robot(value == entry.value and own_of(entry, source) or nil) then
             crowds.ask_for(record.host, waker, order(record, entry))
         end
         return answers.give("unreachable")
     end
-end
-
--- Looks whether the waker's last word ends this request. `value` is what the table showed before.
-local function hear(record, crowd, value, waker)
-    local outcome = calls.outcome(record.host)
-    if not outcome or outcome.id <= record.seen then
-        return
-    end
-    record.seen = outcome.id
-    if routes.find(record.host) ~= value then
-        return
-    end
-    local code = outcome.code
-    if code == 200 then
-        record.failed = nil
-        return
-    end
-    if code == 0 or code == 202 or code == 429 or (code >= 500 and code ~= 503) then
-        return
-    end
-    crowds.stop_waiting(record)
-    if visitor.is_navigation() then
-        return handover.page(record, waker)
-    end
-    return answers.pass_on(outcome, code == 404 and "unknown-host" or code == 403 and "asleep" or "failed")
 end
 
 -- Looks at the table. Returns the live entry to which the request may go (nil: none yet), the value that the table
@@ -172,6 +157,7 @@ local function look(record)
         return nil
     end
     local entry = routes.parse(value)
+    record.own = own_of(entry, source)
     if entry.kind == "R" then
         return answers.redirect((routes.details(source)))
     end
@@ -189,7 +175,7 @@ local function look(record)
     if not record.waker then
         return answers.give(entry.kind == "L" and "unreachable" or "asleep")
     end
-    if visitor.is_robot() then
+    if visitor.is_robot(record.own) then
         return answers.give("asleep")
     end
     return nil, value, source
@@ -198,18 +184,18 @@ end
 -- One look of a request that waits. Returns true when it may go on.
 local function consider(record, crowd)
     local entry, value, source = look(record)
-    crowd.wanted = nil
     if entry then
+        crowd.wanted = nil
         -- A body is read first: that may take long, and holds no place.
         return (record.stage == "body" or windows.take(crowd, record)) and let_go(record, entry, source)
     end
     if not value then
         return false
     end
-    hear(record, crowd, value, record.waker)
+    endings.hear(record, value)
     entry = routes.parse(value)
     if record.failed or entry.kind ~= "L" then
-        crowd.wanted = { waker = record.waker, order = order(record, entry) }
+        crowds.want(crowd, record.waker, order(record, entry))
         crowds.ask(crowd)
         return false
     end
@@ -222,30 +208,27 @@ local function hold(record)
     if entry and not record.held and (record.stage == "body" or not crowds.is_waited_for(record.host)) then
         return let_go(record, entry, source)
     end
+    if not entry then
+        answers.preflight("starting")
+    end
     local crowd = crowds.join(record, record.stage == "gate" and tonumber(var.content_length) or 0)
     if not crowd then
         return answers.give("over-capacity")
     end
-    record.held = true
-    local outcome = calls.outcome(record.host)
-    local seen = outcome and outcome.id or 0
-    record.seen = seen
     local now = ngx.now()
-    local is_navigation = visitor.is_navigation()
-    local deadline = now + (is_navigation and config.patience or config.wake_timeout)
+    local outcome = calls.outcome(record.host)
+    local last = outcome and not calls.is_under_way(record.host) and outcome or nil
+    record.held, record.joined = true, now
+    record.seen = outcome and outcome.id or 0
+    record.first = record.seen
+    local deadline = now + endings.time_of(record, record.own)
     while not consider(record, crowd) do
         if ngx.worker.exiting() then
             return answers.give("restarting")
         end
         now = ngx.now()
         if now >= deadline then
-            crowds.stop_waiting(record)
-            if is_navigation then
-                return handover.page(record, record.waker)
-            end
-            outcome = calls.outcome(record.host)
-            local is_gone = outcome and outcome.id > seen and outcome.code == 0
-            return answers.give(record.failed and "unreachable" or is_gone and "waker-timeout" or "start-timeout")
+            return endings.time_over(record, crowd, last)
         end
         -- Never nothing at all: a wait of 0 comes back at once, and the clock stands still meanwhile.
         record.semaphore:wait(math.max(SHORTEST_WAIT, deadline - now))

@@ -1,5 +1,6 @@
 -- What goes to a waker by way of NGINX: the waiting page of a navigation, and the visitor's side of it under /.hemera/.
 
+local addresses = require "lair.addresses"
 local answers = require "lair.answers"
 local ngx_balancer = require "ngx.balancer"
 local records = require "lair.records"
@@ -16,6 +17,7 @@ local _M = {}
 local function address_to(waker, path)
     var.lair_waker_path = waker.path .. path
     var.lair_waker_host = waker.host
+    var.lair_visitor = addresses.of_visitor()
     var.lair_waker_authorization = wakers.authorization(waker)
 end
 

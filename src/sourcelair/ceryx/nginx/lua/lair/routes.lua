@@ -13,11 +13,11 @@ local format = string.format
 local tonumber = tonumber
 
 local WILDCARD = "$wildcard"
-local ENFORCE_HTTPS, TLS = 1, 2
+local ENFORCE_HTTPS, TLS, OWN = 1, 2, 4
 local FLAGS = 64             -- added to the flags, so that they are a printable character
 local MOST_PARSED = 20000    -- parsed values that a worker keeps
 
-local _M = { ENFORCE_HTTPS = ENFORCE_HTTPS, TLS = TLS, WILDCARD = WILDCARD }
+local _M = { ENFORCE_HTTPS = ENFORCE_HTTPS, TLS = TLS, OWN = OWN, WILDCARD = WILDCARD }
 
 local parsed, parsed_count = {}, 0
 local loaded = false
@@ -42,7 +42,8 @@ function _M.decode(value)
         value = value,
         kind = sub(value, 1, 1),
         enforce_https = flags % 2 == 1,
-        tls = flags >= TLS,
+        tls = flags % OWN >= TLS,
+        own = flags >= OWN,    -- the route has settings of its own, see settings.lua
         flags = flags,
         revision = tonumber(sub(value, 3, 18)),
         port = tonumber(sub(value, 19, 23)),
@@ -94,14 +95,14 @@ function _M.find(host)
     return nil, host
 end
 
--- Returns location, problem and server name of a source; empty strings where there are none.
+-- Returns location, problem, server name and own settings (as text) of a source; empty strings where there are none.
 function _M.details(source)
     local text = details:get("d:" .. source)
     if not text then
-        return "", "", ""
+        return "", "", "", ""
     end
-    local location, problem, server_name = text:match("^([^\t]*)\t([^\t]*)\t([^\t]*)$")
-    return ngx.unescape_uri(location), ngx.unescape_uri(problem), ngx.unescape_uri(server_name)
+    local location, problem, server_name, own = text:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$")
+    return ngx.unescape_uri(location), ngx.unescape_uri(problem), ngx.unescape_uri(server_name), own
 end
 
 return _M

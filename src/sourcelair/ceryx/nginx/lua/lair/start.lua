@@ -4,8 +4,9 @@
 local _M = {}
 
 local MODULES = {
-    "answers", "balancer", "calls", "changes", "config", "control", "counts", "crowds", "gate", "handover", "json",
-    "lock", "page", "records", "request", "routes", "tables", "visitor", "wakers", "windows", "workers",
+    "addresses", "answers", "balancer", "calls", "changes", "config", "control", "counts", "crowds", "endings",
+    "flows", "gate", "handover", "json", "lock", "page", "prefer", "quiet", "records", "request", "routes",
+    "settings", "tables", "visitor", "wakers", "windows", "workers",
 }
 
 -- init_by_lua, in the master.

@@ -50,17 +50,29 @@ function _M.bury(most)
     end
 end
 
-local function set_details(source, location, problem, server_name)
+-- Sets what has no fixed length. Returns false when there is no room: then it is as it was.
+local function set_details(source, location, problem, server_name, own)
     local key = "d:" .. source
-    if location == "" and problem == "" and server_name == "" then
+    if location == "" and problem == "" and server_name == "" and own == "" then
         details:delete(key)
         return true
     end
-    return details:safe_set(key, table.concat({ location, problem, server_name }, "\t"))
+    local text = table.concat({ location, problem, server_name, own }, "\t")
+    local old = details:get(key)
+    if text == old then
+        return true
+    end
+    if details:safe_set(key, text) then
+        return true
+    end
+    if old then  -- `safe_set` has removed it
+        details:safe_set(key, old)
+    end
+    return false
 end
 
--- Applies one line: source, state, revision, flags, port, waker, address, instance, location, problem, server name.
--- Returns false when there is no room.
+-- Applies one line: source, state, revision, flags, port, waker, address, instance, location, problem, server name, own
+-- settings. Returns false when there is no room.
 local function apply_entry(fields, numbers)
     local source, kind, revision = fields[1], KINDS[fields[2]], tonumber(fields[3])
     local old = dictionary:get(source)
@@ -68,10 +80,19 @@ local function apply_entry(fields, numbers)
         return true
     end
     local waker = fields[6] == "" and wakers.NONE or numbers[fields[6]]
-    if not waker or not set_details(source, fields[9], fields[10], fields[11]) then
+    if not waker then
         return false
     end
-    local value = routes.encode(kind, tonumber(fields[4]), revision, tonumber(fields[5]), waker, fields[7], fields[8])
+    local flags = tonumber(fields[4]) + (fields[12] ~= "" and routes.OWN or 0)
+    if not set_details(source, fields[9], fields[10], fields[11], fields[12]) then
+        if kind ~= "N" or not old then
+            return false
+        end
+        -- What takes a target off is never refused: there it must go without the settings that have no room.
+        details:delete("d:" .. source)
+        flags = flags - routes.OWN
+    end
+    local value = routes.encode(kind, flags, revision, tonumber(fields[5]), waker, fields[7], fields[8])
     if not dictionary:safe_set(source, value) then
         -- A deletion of what is not there needs no room: there is nothing to take off.
         if not old then
@@ -131,7 +152,7 @@ function _M.read(body)
             local waker = wakers.get(entry.waker)
             lines[#lines + 1] = table.concat({
                 STATES[entry.kind], string.format("%.0f", entry.revision), entry.flags, entry.port, entry.raw_address,
-                entry.instance or "", waker and waker.url or "", details:get("d:" .. source) or "\t\t",
+                entry.instance or "", waker and waker.url or "", details:get("d:" .. source) or "\t\t\t",
             }, "\t")
         else
             lines[#lines + 1] = ""

@@ -1,12 +1,13 @@
 -- Who asks, and for what: robots keep nothing awake, streams are counted apart, navigations get a page.
 
 local counts = require "lair.counts"
+local quiet = require "lair.quiet"
 
 local find = string.find
 local lower = string.lower
 local var = ngx.var
 
-local ROBOT, STREAM = counts.ROBOT, counts.STREAM
+local ROBOT, STREAM, IDLE = counts.ROBOT, counts.STREAM, counts.IDLE
 local MOST_AGENTS, LONGEST_AGENT = 2000, 500    -- remembered
 
 local ROBOT_WORDS = {
@@ -15,6 +16,15 @@ local ROBOT_WORDS = {
     "blackbox", "site24x7", "newrelic", "datadog", "nagios", "check_http", "zabbix", "censys", "shodan", "zgrab",
     "masscan", "nmap", "nuclei", "expanse", "internetmeasurement", "archive.org", "headlinebot", "lighthouse",
 }
+
+-- What a browser does not show as a page of its own (Sec-Fetch-Dest).
+local ASSETS = {}
+for _, destination in ipairs {
+    "empty", "script", "style", "image", "font", "audio", "video", "track", "manifest", "worker", "sharedworker",
+    "serviceworker", "audioworklet", "paintworklet", "report", "xslt",
+} do
+    ASSETS[destination] = true
+end
 
 local _M = {}
 
@@ -46,7 +56,15 @@ function _M.is_robot_agent(agent)
     return answer
 end
 
-function _M.is_robot()
+-- Tells whether the current request neither wakes a server nor keeps it awake. `own`: the route's settings, which come
+-- first; nil where it has none.
+function _M.is_robot(own)
+    if own and own.rules then
+        local is_quiet = quiet.decide(own.rules)
+        if is_quiet ~= nil then
+            return is_quiet
+        end
+    end
     local uri = var.uri
     if uri == "/favicon.ico" or uri == "/robots.txt" then
         return true
@@ -65,20 +83,29 @@ local function is_stream()
     return var.lair_upgrade == "websocket"
 end
 
--- Returns the bits under which the current request is counted.
-function _M.bits()
-    local bits = _M.is_robot() and ROBOT or 0
-    return is_stream() and bits + STREAM or bits
+-- Returns the bits under which the current request is counted. A robot's stream keeps nothing awake by being open; of
+-- others the route's settings (`own`, or nil) may say the same.
+function _M.bits(own)
+    local bits = _M.is_robot(own) and ROBOT or 0
+    if not is_stream() then
+        return bits
+    end
+    return (bits == ROBOT or own and own.streams) and bits + STREAM + IDLE or STREAM
 end
 
--- Tells whether a person would read the answer: a browser that goes to a page, by whatever method.
+-- Tells whether a person would read the answer: a browser that goes to a page. Browsers say so; of one that is too old to
+-- say, only a GET that accepts HTML counts, since scripts send forms too.
 function _M.wants_html()
-    local mode = var.http_sec_fetch_mode
-    if mode and mode ~= "navigate" then
+    local accept = var.http_accept
+    if not accept or not find(accept, "text/html", 1, true) or var.lair_upgrade == "websocket" then
         return false
     end
-    local accept = var.http_accept
-    return accept ~= nil and find(accept, "text/html", 1, true) ~= nil and var.lair_upgrade ~= "websocket"
+    local mode = var.http_sec_fetch_mode
+    if mode then
+        return mode == "navigate"
+    end
+    return not ASSETS[var.http_sec_fetch_dest or ""] and var.http_x_requested_with ~= "XMLHttpRequest"
+        and ngx.req.get_method() == "GET"
 end
 
 -- Tells whether another page can be shown meanwhile: nothing but the address is lost then.
