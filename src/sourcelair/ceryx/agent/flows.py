@@ -32,6 +32,7 @@ _NLMSG_ERROR = 2
 _INFO = 2  # INET_DIAG_INFO
 _ANY_COOKIE = 0xFFFFFFFF
 _MESSAGE = struct.Struct("=IHHII")
+_NOT_OPEN = {6, 10}  # TCP_TIME_WAIT, TCP_LISTEN
 _BODY = 72  # struct inet_diag_msg
 _BYTES = 120  # offset of tcpi_bytes_acked in struct tcp_info; tcpi_bytes_received comes next
 
@@ -81,6 +82,8 @@ def read_bytes(flows: Sequence[Flow]) -> dict[Flow, int]:
                     code = -struct.unpack_from("=i", body)[0]
                     if code != errno.ENOENT:
                         raise OSError(code, "sock_diag")
+                elif body[1] in _NOT_OPEN:
+                    continue  # for a connection that is gone, the listening socket of its port is found
                 elif (passed := _bytes_of(body)) is None:
                     raise OSError(errno.EOPNOTSUPP, "sock_diag tells no bytes")
                 else:

@@ -78,12 +78,11 @@ function _M.time_over(record, crowd, last)
     local outcome = calls.outcome(record.host)
     local news = outcome and outcome.id > record.first and outcome
     local is_gone = news and news.code == 0
-    local is_short = record.is_async or record.wait == 0
-    if not is_short and visitor.is_navigation() then
+    if visitor.is_navigation() and not record.is_async then
         apply(record)
         return handover.page(record, record.waker)
     end
-    if is_short and not record.failed and (news or last) then
+    if (record.is_async or record.wait == 0) and not record.failed and (news or last) then
         local known = news or last
         is_gone = known.code == 0
         if FINAL[known.code] and (known.code ~= 429 or known.address == record.address) then
