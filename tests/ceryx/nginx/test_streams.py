@@ -152,7 +152,7 @@ async def test_idle_streams_never_hide_a_request_in_flight(start_proxy: StartPro
 
     visitors = [asyncio.create_task(come_and_go()) for _ in range(8)]
     visitors.append(asyncio.create_task(publish()))
-    readings = [await numbers(proxy) for _ in range(400)]
+    readings = [await numbers(proxy) for _ in range(200)]
     is_over = True
     await asyncio.gather(*visitors)
     assert all(in_flight - idle >= 1 for in_flight, _, idle, _ in readings)

@@ -24,11 +24,6 @@ local NO_LIVE_UPSTREAM = -3
 
 local _M = {}
 
-local function stall()
-    local finish = os.clock() + math.random() * config.stall
-    while os.clock() < finish do end
-end
-
 -- Returns the bits under which a request for a route with settings of its own is counted.
 local function own_bits(id, own, instance)
     local bits = visitor.bits(own)
@@ -56,7 +51,7 @@ function _M.claim(id, host, tls)
         return nil
     end
     if config.stall > 0 then
-        stall()
+        config.linger()
     end
     local wanted = entry.own and own_bits(id, settings.of(source, value), entry.instance) or visitor.bits()
     local bits = counts.start(entry, wanted)

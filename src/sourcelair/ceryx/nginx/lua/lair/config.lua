@@ -10,9 +10,15 @@ local _M = {
     held_bytes_per_host = 268435456,    -- of bodies that were read already
     held_bytes_total = 1073741824,
     trusted = {},            -- patterns of the trusted proxies' addresses (see addresses.lua)
-    stall = 0,               -- tests only: longest stall between look-up and count, in seconds
+    stall = 0,               -- tests only: longest stall between look-up and count, or two readings, in seconds
     orphans = {},            -- workers of an earlier master that may still serve: {pid, start time}
 }
+
+-- Tests only: stalls this worker.
+function _M.linger()
+    local finish = os.clock() + math.random() * _M.stall
+    while os.clock() < finish do end
+end
 
 local function random_id()
     local source = assert(io.open("/dev/urandom", "rb"))

@@ -179,9 +179,15 @@ function _M.read(instances)
     local found = {}
     for at, instance in ipairs(instances) do
         local idle = idle_started(living, instance)
+        if config.stall > 0 then
+            config.linger()
+        end
         local open, total = sum(living, dead, instance, ":s:", ":e:")
         local streams = sum(living, dead, instance, ":ss:", ":se:")
         local robots_open, robots = sum(living, dead, instance, ":rs:", ":re:")
+        if config.stall > 0 then
+            config.linger()
+        end
         found[at] = { open + orphans, streams, total, robots, robots_open, idle_since(idle, living, dead, instance) }
     end
     return found
