@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.ceryx.nginx.conftest import StartProxy
-from tests.ceryx.nginx.world import Message, Proxy, Waker, answer
+from tests.ceryx.nginx.conftest import Serve, StartProxy
+from tests.ceryx.nginx.world import Message, Proxy, Server, Waker, answer, read_body
 
 pytestmark = pytest.mark.anyio
 
@@ -135,3 +135,40 @@ async def test_every_kind_of_request_gets_its_answer(start_proxy: StartProxy, wa
     for kind, found in zip(KINDS, await asyncio.gather(*map(ask, KINDS, hosts)), strict=True):
         check(kind, trouble, found)
     assert proxy.errors() == []
+
+
+async def test_all_our_other_answers_say_the_same(start_proxy: StartProxy, waker: Waker, serve: Serve) -> None:
+    """State, Retry-After, no-store, and readable for scripts: gRPC, a broken app, robots, a name without address."""
+    proxy = await start_proxy(wake_timeout=1)
+    await proxy.open(waker)
+
+    async def hang_up(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await read_body(reader, message.headers)
+        return False
+
+    await proxy.live("broken.localhost", await serve(Server(hang_up)), "i-1")
+    await proxy.put("nowaker.localhost")
+    await proxy.put("asleep.localhost", waker=waker.url)
+    await proxy.put("unresolved.localhost", "unresolved", problem="no such name")
+    await proxy.put("dead.localhost", "live", address="127.0.0.1", port=9, instance="i-2")
+    grpc = {"Content_Type": "application/grpc", "TE": "trailers"}
+    asked: list[tuple[str, int, str, dict[str, str]]] = [
+        ("broken", 502, "broken", {}),
+        ("nowaker", 503, "asleep", {}),
+        ("asleep", 503, "asleep", {"User_Agent": "UptimeRobot/2.0"}),
+        ("unresolved", 503, "unresolved", {}),
+        ("dead", 503, "unreachable", {}),
+        ("asleep", 501, "grpc", grpc),
+    ]
+    for name, status, state, headers in asked:
+        for accept in (HTML, "application/json"):
+            body = b"12345" if state == "grpc" else None
+            method = "POST" if body else "GET"
+            found = await proxy.request(f"{name}.localhost", method, body=body, Accept=accept, **headers)
+            assert (found.status, found.state) == (status, state)
+            assert found.headers["cache-control"] == "no-store", state
+            assert int(found.headers["retry-after"]) > 0, state
+            assert found.headers["access-control-allow-origin"] == "*", state
+            assert "Retry-After" in found.headers["access-control-expose-headers"], state
+            is_page = accept == HTML and method == "GET"
+            assert found.headers["content-type"].startswith("text/html") is is_page, state

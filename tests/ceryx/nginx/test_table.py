@@ -91,3 +91,10 @@ async def test_old_tombstones_hold_no_room(
     for _ in range(3):
         assert (await proxy.control.hello(1)).routes == 0
     assert [entry for entry in await proxy.control.read(names) if entry is not None] == []
+
+
+async def test_a_redirect_keeps_every_character_of_its_target(proxy: Proxy) -> None:
+    """A plus sign is one, and no space."""
+    location = "https://new.example/a+b%20c/~d;e=1"
+    await proxy.put("moved.localhost", "redirect", location=location)
+    assert (await proxy.request("moved.localhost", path="/x?y=1+2")).headers["location"] == f"{location}/x?y=1+2"
