@@ -112,12 +112,14 @@ def check(kind: Kind, trouble: str, found: Message) -> None:
         assert (found.body[:4] == b"PAGE") is (expected.page[1] == "waker"), case
         return
     assert (found.status, found.state) == expected.problem, case
-    of_ours = kind.sees == "error page" and trouble in {"slow", "unknown", "gone"}
+    of_ours = kind.sees == "error page"
     content_type = "text/html; charset=utf-8" if of_ours else "application/problem+json"
     assert found.headers["content-type"] == content_type, case
     if kind.method == "HEAD":
         assert found.body == b"", case
-    elif not of_ours:
+    elif of_ours:
+        assert b"http-equiv" not in found.body, "what a form sent is not asked for again"
+    else:
         assert found.json()["detail"], case
 
 

@@ -19,6 +19,7 @@ local ANSWERS = {
     ["waker-unreachable"] = { 503, 3, "This server can't be woken right now", "What would wake it does not answer." },
     ["waker-timeout"] = { 504, 5, "This server can't be woken right now", "What would wake it does not answer." },
     ["failed"] = { 503, 5, "This server did not start", "The last attempt to start it failed." },
+    ["disabled"] = { 503, 30, "This server is switched off", "It wakes for nobody until it is enabled again." },
     ["rate-limited"] = { 429, 5, "Too many servers started", "Too many were started from your address. Try again soon." },
     ["unknown-host"] = { 503, 30, "Nothing is here yet", "No server has this address. Check the spelling, or create it first." },
     ["unresolved"] = { 503, 5, "This server can't be found", "The name of its target has no address." },
@@ -81,7 +82,9 @@ function _M.give(state, detail, retry_after)
     _M.headers(told, retry_after)
     if visitor.wants_html() then
         status = status == 429 and 503 or status
-        return _M.send(status, "text/html; charset=utf-8", page.render(heading, detail, status == 503 and retry_after))
+        -- What was sent by a form is not asked for again: it would be another request.
+        local refresh = status == 503 and visitor.is_navigation() and retry_after
+        return _M.send(status, "text/html; charset=utf-8", page.render(heading, detail, refresh))
     end
     return _M.send(status, "application/problem+json", json.object {
         type = "about:blank", title = TITLES[status], status = status, detail = detail, state = told, host = ngx.var.host,
@@ -96,10 +99,14 @@ function _M.later()
     })
 end
 
--- Ends the request with what a waker said in problem+json; with our own words where it said nothing of the kind.
-function _M.pass_on(outcome, status, state)
+-- Ends the request with what a waker said in problem+json; with our own words where it said nothing of the kind, or to a
+-- person who has sent a form (`as_page`).
+function _M.pass_on(outcome, status, state, as_page)
     local retry_after = outcome.retry_after ~= "" and outcome.retry_after or nil
-    if not outcome.content_type:find("json", 1, true) or outcome.body == "" then
+    if as_page and ANSWERS[outcome.state] then
+        return _M.give(outcome.state, nil, tonumber(retry_after))
+    end
+    if as_page or not outcome.content_type:find("json", 1, true) or outcome.body == "" then
         return _M.give(state, nil, tonumber(retry_after))
     end
     state = outcome.state ~= "" and outcome.state or state

@@ -43,7 +43,7 @@ local function conclude(record, outcome)
     if visitor.is_navigation() and not record.is_async then
         return handover.page(record, record.waker)
     end
-    return answers.pass_on(outcome, 503, state)
+    return answers.pass_on(outcome, 503, state, not record.is_async and visitor.wants_html())
 end
 
 -- Looks whether the waker's last word ends this request. `value` is what the table showed before.
