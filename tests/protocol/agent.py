@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.protocol.actors import WAIT, Actor, Refused, Steps
-from tests.protocol.ceryx import Acknowledgement, Report, Route
+from tests.protocol.ceryx import Acknowledgement, Counts, Report, Route
 
 if TYPE_CHECKING:
     from tests.protocol.node import Nginx, Node
@@ -21,7 +21,7 @@ class Agent:
         self.actor: Actor | None = None
         self.applied = 0
         self.received = 0
-        self.told: dict[tuple[str, int], tuple[int, int]] = {}
+        self.told: dict[tuple[str, int], Counts] = {}
         self.reported: Report | None = None
 
     def start(self) -> None:
@@ -124,7 +124,7 @@ class Agent:
             self.told[instance, revision] = counts
             self.world.promised(self.node, instance, revision)
             yield
-            ack = Acknowledgement(nginx.generation, instance, revision, *counts)
+            ack = Acknowledgement(nginx.generation, instance, revision, counts)
             yield from self.world.call(f"ack of {name}", partial(ceryx.acknowledge, name, ack), lambda: ceryx.up)
             return True
         return False

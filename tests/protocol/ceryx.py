@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tests.protocol.actors import Refused
 
@@ -17,6 +18,18 @@ class Route:
     revision: int
 
 
+class Counts(NamedTuple):
+    """One reading of an instance. `streams` are those in flight, `idle_streams` those that keep nothing awake."""
+
+    in_flight: int
+    streams: int
+    idle_streams: int
+    total: int
+
+
+NOTHING = Counts(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Acknowledgement:
     """A node's promise for a withdrawal, with the counts that were read after it was applied."""
@@ -24,8 +37,7 @@ class Acknowledgement:
     generation: int
     instance: str
     revision: int
-    in_flight: int
-    total: int
+    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -34,15 +46,17 @@ class Answer:
 
     acknowledged: bool
     in_flight: int
+    streams: int
+    idle_streams: int
     totals: dict[tuple[str, int], int]
 
 
 @dataclass
 class Report:
-    """An agent's heartbeat: counts of every instance that its NGINX knows, as (in flight, total)."""
+    """An agent's heartbeat: counts of every instance that its NGINX knows, as last read."""
 
     generation: int
-    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
 
 
 class Ceryx:
@@ -98,17 +112,23 @@ class Ceryx:
         good = {node: ack for node, ack in found.items() if ack is not None and ack.revision >= needed}
         return Answer(
             acknowledged=good.keys() == found.keys(),
-            in_flight=sum(ack.in_flight for ack in good.values()),
-            totals={(node, ack.generation): ack.total for node, ack in good.items()},
+            in_flight=sum(ack.counts.in_flight for ack in good.values()),
+            streams=sum(ack.counts.streams for ack in good.values()),
+            idle_streams=sum(ack.counts.idle_streams for ack in good.values()),
+            totals={(node, ack.generation): ack.counts.total for node, ack in good.items()},
         )
 
     def acknowledge(self, node: str, ack: Acknowledgement) -> None:
-        """Take an answer. Once withdrawn, less in flight is always the later truth, whatever order messages take."""
+        """Take an answer. Once withdrawn, less in flight is always the later truth, whatever order messages take.
+
+        So is a larger total where as much is in flight: bytes have flown in a stream.
+        """
         before = self.acknowledgements.get((node, ack.instance))
         if before is not None and before.generation == ack.generation:
             if before.revision > ack.revision:
                 return
-            if before.revision == ack.revision and before.in_flight < ack.in_flight:
+            older = (ack.counts.in_flight, -ack.counts.total) > (before.counts.in_flight, -before.counts.total)
+            if before.revision == ack.revision and older:
                 return
         if node in self.reports and self.reports[node].generation > ack.generation:
             return
@@ -123,9 +143,10 @@ class Ceryx:
             if key[0] == node and ack.generation < report.generation:
                 del self.acknowledgements[key]
 
-    def activity(self, instance: str) -> tuple[int, dict[tuple[str, int], int]]:
-        """Return what is in flight, and the totals by node and generation, as last reported."""
+    def activity(self, instance: str) -> tuple[Counts, dict[tuple[str, int], int]]:
+        """Return all counts together, and the totals by node and generation, as last reported."""
         counts = {
-            (node, report.generation): report.counts.get(instance, (0, 0)) for node, report in self.reports.items()
+            (node, report.generation): report.counts.get(instance, NOTHING) for node, report in self.reports.items()
         }
-        return sum(count[0] for count in counts.values()), {key: count[1] for key, count in counts.items()}
+        together = Counts(*(sum(column) for column in zip(NOTHING, *counts.values(), strict=True)))
+        return together, {key: count.total for key, count in counts.items()}

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Instance:
-    """One process. `open` are the requests that it is answering; `arrivals` all that ever reached it."""
+    """One process. `open` are the requests that it is answering; `arrivals` all that ever reached it.
+
+    `freezing`: it was told to freeze, which takes its time. `frozen`: no step, no signal, no answer.
+    """
 
     id: str
     source: str
@@ -23,6 +26,8 @@ class Instance:
     alive: bool = True
     booted: bool = False
     deaf: bool = False
+    freezing: bool = False
+    frozen: bool = False
     open: set[Request] = field(default_factory=set)
     arrivals: int = 0
 
@@ -55,7 +60,9 @@ class Machine:
 
     def _boot(self, process: Instance) -> Steps:
         yield
-        process.booted = True
+        if process.source in self.world.broken:
+            process.alive = False
+        process.booted = process.alive
         yield
 
     def void(self, instance: str) -> bool:
@@ -66,18 +73,40 @@ class Machine:
         """Whether it runs."""
         return instance in self.instances and self.instances[instance].alive
 
-    def signal(self, instance: str, *, may_break: bool) -> None:
-        """End an instance at once.
+    def freeze(self, instance: str) -> None:
+        """Tell an instance to freeze. It may be some time until it is frozen, unless it is thawed before."""
+        process = self.instances[instance]
+        process.freezing = True
+        self.world.send(f"freeze {instance}", lambda: self._freeze(process))
+
+    def _freeze(self, process: Instance) -> None:
+        if process.freezing and process.alive:
+            process.frozen = True
+            self.world.check_frozen()
+            if process.open:
+                raise ProtocolViolation(f"{process.id} is frozen under {sorted(r.id for r in process.open)}")
+
+    def thaw(self, instance: str) -> None:
+        """Let an instance go on, whether it is frozen or about to be."""
+        process = self.instances.get(instance)
+        if process is not None:
+            process.freezing = process.frozen = False
+
+    def signal(self, instance: str, kind: str) -> None:
+        """End an instance at once. One that is frozen takes no signal.
 
         Args:
             instance: which.
-            may_break: the deadline of an explicit stop is over; else a request that is still open is lost.
+            kind: of its drain: an idle stop may cut idle streams, an explicit one all streams, a late one whatever
+                is open at its deadline.
         """
         process = self.instances.get(instance)
-        if process is None or not process.alive:
+        if process is None or not process.alive or process.frozen:
             return
-        if process.open and not may_break:
-            raise ProtocolViolation(f"{instance} was stopped under {sorted(r.id for r in process.open)}")
+        cut = {"idle": lambda r: r.stream and r.quiet, "explicit": lambda r: r.stream, "late": lambda _: True}
+        may_cut = cut.get(kind, lambda _: False)
+        if lost := sorted(r.id for r in process.open if not may_cut(r)):
+            raise ProtocolViolation(f"{instance} was stopped under {lost}")
         process.alive = False
 
     def crash(self, instance: str) -> None:
@@ -94,6 +123,8 @@ class Machine:
         (process,) = here
         if process.id != entry.instance:
             raise ProtocolViolation(f"{request} for {entry.instance} of {entry.source} reached {process.id}")
+        if process.freezing:
+            raise ProtocolViolation(f"{request} is sent to {process.id}, which is frozen")
         request.sent += 1
         if request.sent > 1:
             raise ProtocolViolation(f"{request} was sent twice")
@@ -104,7 +135,7 @@ class Machine:
     def answer(self, request: Request, process: Instance) -> Steps:
         """Wait for the answer; return whether there is one (else 502: the instance died under it)."""
         yield
-        while process.alive and process.deaf:
+        while process.alive and (process.deaf or process.frozen or (request.stream and not request.left)):
             yield WAIT
         process.open.discard(request)
         return process.alive

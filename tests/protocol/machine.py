@@ -6,9 +6,12 @@ themselves are in the actors: `node.py` (sections 3 and 8), `agent.py` (4), `ser
 
 from __future__ import annotations
 
+import sys
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.protocol.actors import ProtocolViolation
+from tests.protocol.sleeping import look
 from tests.protocol.world import World
 
 ANY = st.integers(0, 23)
@@ -93,7 +96,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(source=SOURCES, settle=st.booleans())
     def idle(self, source: str, settle: bool) -> None:
         """Section 5: Hemera finds a server idle, and asks for an idle stop."""
-        self.world.spawn(f"look {source}", self.world.api.look(source))
+        self.world.spawn(f"look {source}", look(self.world.api, source, "stop"))
         if settle:
             self.world.settle()
 
@@ -195,7 +198,9 @@ class ProtocolMachine(RuleBasedStateMachine):
         alive = [process.source for process in self.world.machine.instances.values() if process.alive]
         if len(alive) != len(set(alive)):
             raise ProtocolViolation(f"two instances: {alive}")
+        self.world.check_frozen()
 
     def teardown(self) -> None:
         """Once all actors run, finitely many steps end every request, and a visit to any server succeeds."""
-        self.world.check_quiescence()
+        if sys.exception() is None:  # what comes after a broken promise would only hide it
+            self.world.check_quiescence()

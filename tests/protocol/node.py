@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.protocol.actors import WAIT, Actor, Refused, Steps
-from tests.protocol.ceryx import Route
+from tests.protocol.ceryx import Counts, Route
 
 if TYPE_CHECKING:
     from tests.protocol.records import Call
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Nginx:
     """One generation: a table that the agent fills, and counts in shared memory."""
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, world: World, generation: int) -> None:
+        self.world = world
         self.generation = generation
         self.alive = True
         self.session = 0
@@ -24,6 +25,7 @@ class Nginx:
         self.table: dict[str, Route] = {}
         self.in_flight: Counter[tuple[int, str]] = Counter()
         self.total: Counter[str] = Counter()
+        self.streams: set[Request] = set()
 
     def hello(self, session: int) -> bool:
         """Open an agent's session; return whether the table was complete. Raises Refused."""
@@ -34,18 +36,45 @@ class Nginx:
         self.session = session
         return self.loaded
 
-    def counts(self, instance: str) -> tuple[int, int]:
-        """Return what is in flight on all workers, and the total."""
-        return sum(n for (_, i), n in self.in_flight.items() if i == instance), self.total[instance]
+    def counts(self, instance: str) -> Counts:
+        """Read the counts of all workers, and whether bytes have flown in streams since the last reading.
+
+        A stream in which they have is as good as a visit, and is counted as one: else who looked before would not know.
+        """
+        streams = [s for s in self.streams if s.target is not None and s.target.instance == instance]
+        idle = 0
+        for stream in streams:
+            flows = self.world.streams == "flow" and stream.flowed
+            quiet = self.world.streams == "never" or (self.world.streams == "flow" and not stream.flowed)
+            idle += quiet
+            stream.flowed &= not flows
+            self.total[instance] += flows and self.world.mutation != "bytes that flow are no visit"
+            if (stream.node.name, instance) not in self.world.promises:  # what flows after it may be cut
+                stream.quiet = quiet
+                self.world.machine.instances[instance].arrivals += flows
+        in_flight = sum(n for (_, i), n in self.in_flight.items() if i == instance)
+        return Counts(in_flight, len(streams), idle, self.total[instance])
+
+    def forget(self, instance: str) -> None:
+        """Forget an instance that was withdrawn long ago: should it be published again, it is counted from zero."""
+        withdrawn = all(route.instance != instance for route in self.table.values())
+        if withdrawn and not any(n for (_, i), n in self.in_flight.items() if i == instance):
+            self.total.pop(instance, None)
 
 
 class Request:
-    """One visitor's request, on one worker. `failed` is the entry whose connect was refused, `target` where it goes."""
+    """One visitor's request, on one worker. `failed` is the entry whose connect was refused, `target` where it goes.
 
-    def __init__(self, world: World, node: Node, worker: int, source: str, number: int) -> None:
+    A `stream` stays open until its visitor leaves (`left`). `flowed`: bytes moved that no reading has seen; `quiet`: at
+    the last reading before an acknowledged withdrawal it kept nothing awake. `answered_by`: the instance.
+    """
+
+    def __init__(self, world: World, node: Node, worker: int, source: str, number: int, *, stream: bool) -> None:
         self.world, self.node, self.nginx = world, node, node.nginx
         self.worker, self.source, self.id = worker, source, number
+        self.stream, self.left, self.flowed, self.quiet = stream, False, True, False
         self.sent = 0
+        self.answered_by: str | None = None
         self.outcome: str | None = None
         self.failed: Route | None = None
         self.target: Route | None = None
@@ -88,12 +117,15 @@ class Request:
             process = self.world.machine.connect(self, entry)
             answered = False
             if process is not None:
+                if self.stream:
+                    self.nginx.streams.add(self)
                 answered = yield from self.world.machine.answer(self, process)
             yield
             self.nginx.in_flight[key] -= 1
+            self.nginx.streams.discard(self)
             self.target = None
             if process is not None:
-                self.outcome = "answered" if answered else "broken"
+                self.outcome, self.answered_by = "answered" if answered else "broken", process.id
                 return
             self.failed = entry
 
@@ -110,7 +142,7 @@ class Node:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         self.generation = 1
-        self.nginx = Nginx(1)
+        self.nginx = Nginx(world, 1)
         self.sessions = 0
         self.file: dict[str, Route] | None = None
         self.requests: set[Request] = set()
@@ -123,22 +155,23 @@ class Node:
         """Requests that hold a count for an instance right now."""
         return {r for r in self.requests if r.target is not None and r.target.instance == instance}
 
-    def visit(self, worker: int, source: str, number: int) -> Request:
+    def visit(self, worker: int, source: str, number: int, *, stream: bool = False) -> Request:
         """A visitor comes, to one of the two workers."""
-        request = Request(self.world, self, self.workers[worker], source, number)
+        request = Request(self.world, self, self.workers[worker], source, number, stream=stream)
         request.actor = self.world.spawn(str(request), request.run())
         self.requests.add(request)
         return request
 
-    def _drop(self, requests: set[Request]) -> None:
+    def _drop(self, requests: set[Request], outcome: str = "connection closed") -> None:
         for request in requests:
             if request.outcome is None:
-                request.outcome = "connection closed"
+                request.outcome = outcome
                 assert request.actor is not None
                 request.actor.kill()
                 for process in self.world.machine.instances.values():
                     process.open.discard(request)
         self.requests -= requests
+        self.nginx.streams -= requests
 
     def kill_nginx(self) -> None:
         """kill -9 of all of NGINX: its visitors lose their connections, and the next start is a new generation."""
@@ -147,7 +180,7 @@ class Node:
         self.calls.clear()
         self.refused.clear()
         self.generation += 1
-        self.nginx = Nginx(self.generation)
+        self.nginx = Nginx(self.world, self.generation)
 
     def kill_worker(self, worker: int) -> None:
         """kill -9 of one worker: its counts stand until they are reaped, its successor has another identity."""
@@ -180,9 +213,11 @@ class Node:
                 news = (around, failed)
                 if call is not None and call.ended:
                     del self.calls[source]
+                    if call.refused:  # 503, for those who waited for this very attempt
+                        self._drop({r for r in call.waiters if r in waiting}, "failed")
                     self.refused[source] = (around, call.failed)
                     moved = True
                 elif call is None and waiting and self.refused.get(source) != news:
-                    self.calls[source] = self.world.api.send_wake(self.name, source, failed)
+                    self.calls[source] = self.world.api.send_wake(self.name, source, failed, set(waiting))
                     moved = True
             yield None if moved else WAIT

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tests.protocol.ceryx import Route
+
+if TYPE_CHECKING:
+    from tests.protocol.node import Request
 
 Totals = dict[tuple[str, int], int]
 
 
 @dataclass
 class Record:
-    """A server as it is stored. `stop`: an explicit stop was asked for, and is not done yet."""
+    """A server as it is stored. `stop`: an explicit stop was asked for, and is not done yet.
+
+    `kept` says what keeps this instance awake: `busy`, `extended`. `ready`: it was awake once. `retry` is the tick from
+    which a start may be tried again. `held_down`: a user stopped it inside a window of its schedule.
+    """
 
     source: str
     state: str = "asleep"
@@ -20,6 +28,12 @@ class Record:
     port: int | None = None
     route_revision: int = 0
     stop: bool = False
+    kept: set[str] = field(default_factory=set)
+    ready: bool = False
+    failures: int = 0
+    retry: int = 0
+    given_up: bool = False
+    held_down: bool = False
 
 
 @dataclass
@@ -32,16 +46,24 @@ class PortRecord:
 
 @dataclass
 class Call:
-    """A waker call that is held open. `failed`: the entry whose connect was refused."""
+    """A waker call that is held open. `failed`: the entry whose connect was refused; `refused`: it ends in 503."""
 
     failed: Route | None
+    waiters: set[Request] = field(default_factory=set)
     ended: bool = False
+    refused: bool = False
 
 
 @dataclass
 class Sleep:
-    """An idle stop, as Hemera asks for it: the totals that it saw, and (ground truth) the arrivals at that moment."""
+    """A doze or an idle stop, as Hemera asks for it: the totals and the route's revision that it saw.
 
+    `arrivals` is the ground truth at that moment; `checked`: the instance itself was asked, and agreed.
+    """
+
+    mode: str
     instance: str
     totals: Totals
+    revision: int
     arrivals: int
+    checked: bool = False

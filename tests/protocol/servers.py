@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 
 from tests.protocol.actors import WAIT, Actor, ProtocolViolation, Refused, Steps
 from tests.protocol.ceryx import Answer, Route
+from tests.protocol.drains import dozing, draining, is_newest, put_to_sleep
 from tests.protocol.ports import release_ports
-from tests.protocol.records import Call, PortRecord, Record, Sleep
+from tests.protocol.records import Call, PortRecord, Record, Sleep, Totals
+from tests.protocol.sleeping import in_window, kept_awake
 
 if TYPE_CHECKING:
+    from tests.protocol.node import Request
     from tests.protocol.world import World
+
+
+TRIES = 2
+"""Starts that fail in a row before visits start it no more."""
 
 
 class Api:
@@ -29,6 +36,7 @@ class Api:
         self.incarnation = 0
         self.calls: dict[str, list[Call]] = {}
         self.sleeps: dict[str, Sleep] = {}
+        self.drained: dict[str, Totals] = {}
         self.expired: set[str] = set()
         self.actors: list[Actor] = []
 
@@ -48,34 +56,26 @@ class Api:
         for calls in self.calls.values():
             for call in calls:
                 call.ended = True
-        self.actors, self.calls, self.sleeps, self.expired = [], {}, {}, set()
+        self.actors, self.calls, self.sleeps, self.drained, self.expired = [], {}, {}, {}, set()
 
-    def send_wake(self, node: str, source: str, failed: Route | None) -> Call:
+    def send_wake(self, node: str, source: str, failed: Route | None, waiters: set[Request]) -> Call:
         """A node's waker call (through Hemera, who keeps nothing)."""
-        call = Call(failed)
+        call = Call(failed, waiters)
         self.world.send(
             f"wake {source} from {node}", lambda: self.calls.setdefault(source, []).append(call), lambda: self.up
         )
         return call
 
-    def look(self, source: str) -> Steps:
-        """Hemera finds a server idle, and asks for an idle stop with what it saw (PROTOCOL 5)."""
-        instance = self.records[source].instance
-        if self.records[source].state != "awake" or instance is None or not self.world.machine.alive(instance):
-            return
-        yield
-        in_flight, totals = self.world.ceryx.activity(instance)
-        arrivals = self.world.machine.instances[instance].arrivals
-        if in_flight:
-            return
-        yield
-        sleep = Sleep(instance, totals, arrivals)
-        self.world.send(f"sleep {source}", lambda: self.sleeps.__setitem__(source, sleep), lambda: self.up)
+    def stop(self, source: str, *, by_user: bool = True) -> None:
+        """An explicit stop is stored, and carried out whoever visits; one of a user holds inside a window too."""
+        record = self.records[source]
+        record.held_down |= by_user and source in self.world.windows
+        record.stop = record.state != "asleep"
 
-    def stop(self, source: str) -> None:
-        """A user stops a server: stored, and carried out whoever visits."""
-        if self.records[source].state != "asleep":
-            self.records[source].stop = True
+    def start_by_user(self, source: str) -> None:
+        """A person wants it tried again, whatever failed before."""
+        record = self.records[source]
+        record.given_up, record.failures, record.retry, record.held_down = False, 0, 0, False
 
     def deadlines_pass(self) -> None:
         """The time of every drain that is under way is over."""
@@ -94,37 +94,50 @@ class Api:
                 case "awake":
                     yield from self._awake(record)
                 case "draining":
-                    yield from self._draining(record)
+                    yield from draining(self, record)
+                case "dozing":
+                    yield from dozing(self, record)
                 case "stopping":
                     yield from self._stopping(record)
 
     def _recover(self, record: Record) -> Steps:
         """After a start: decide by the record and the world, then write the route once, even where it looks right."""
-        machine = self.world.machine
-        if record.state == "starting":
-            assert record.instance is not None
-            if machine.void(record.instance) or not machine.alive(record.instance):
-                record.state, record.kind = "draining", "exit"
-        elif record.state == "awake":
-            assert record.instance is not None
-            if not machine.alive(record.instance):
-                record.state, record.kind = "draining", "exit"
+        machine, mutation = self.world.machine, self.world.mutation
+        instance = record.instance or ""
+        if record.state == "starting" and machine.void(instance):
+            record.state, record.kind = "draining", "explicit"  # it never ran: no failure of its own
+        elif record.state in {"starting", "awake"} and not machine.alive(instance):
+            record.state, record.kind = "draining", "exit"
+        elif record.state == "dozing" and not machine.alive(instance):
+            record.state, record.kind = "stopping", "exit"
         yield
-        publish = record.state == "awake" or (record.state == "draining" and record.kind == "idle")
+        cancelled = record.state == "draining" and record.kind in {"idle", "doze"}
+        found_frozen = machine.alive(instance) and machine.instances[instance].frozen
+        if record.state == "dozing" and (not found_frozen or mutation == "recovery publishes what is frozen"):
+            cancelled = True
+        thaws = cancelled and (record.kind == "doze" or mutation is None)
+        if mutation == "recovery thaws only what it finds frozen":
+            thaws = cancelled and found_frozen
+        elif mutation in {"recovery publishes what is frozen", "freeze, then record it"}:
+            thaws = False
+        if thaws:
+            machine.thaw(instance)
+            yield
+        publish = record.state == "awake" or cancelled
         while True:
             now = self.world.ceryx.routes.get(record.source)
             record.route_revision = now.revision if now else 0
             yield
             try:
-                yield from self._write(record, publish=publish)
+                yield from self.write(record, publish=publish)
                 break
             except Refused:
                 yield
-        if record.state == "draining" and record.kind == "idle":
+        if cancelled:
             record.state, record.kind = "awake", ""
         yield
 
-    def _write(self, record: Record, *, publish: bool) -> Steps:
+    def write(self, record: Record, *, publish: bool) -> Steps:
         """Write the route for the state that was entered, conditional on the revision that was known then."""
         instance, port = (record.instance, record.port) if publish else (None, None)
         expect = None if self.world.mutation == "write whatever the revision" else record.route_revision
@@ -144,11 +157,22 @@ class Api:
             self.ports[record.port].withdrawn = None if publish else route.revision
 
     def _asleep(self, record: Record) -> Steps:
+        """It starts for a visitor or for its schedule; what failed waits, and is given up for visitors in the end."""
         record.stop = False
+        calls, ticks = self.calls.get(record.source), self.world.ticks
+        given_up = record.given_up and self.world.mutation != "a visit starts what was given up"
+        if calls and not in_window(self, record) and (record.retry > ticks or given_up):
+            self.end_calls(record, refused=True)
+            yield
+            return
         free = [port for port in self.world.ports if port not in self.ports]
-        if not self.calls.get(record.source) or not free:
+        wanted = in_window(self, record) or calls
+        if not wanted or record.retry > ticks or not free:
             yield WAIT
             return
+        if record.given_up and not in_window(self, record):
+            raise ProtocolViolation(f"{record} is started by a visit")
+        record.held_down, record.ready = False, False
         self.issued += 1
         port = free[0]  # not round robin: here ports shall be used again as soon as it is allowed
         record.instance, record.port, record.state = f"{record.source}{self.issued}", port, "starting"
@@ -169,14 +193,15 @@ class Api:
             record.state, record.kind = "draining", "exit"
             yield
         else:
-            yield from self._write(record, publish=True)
-            record.state = "awake"
-            self._end_calls(record)
+            yield from self.write(record, publish=True)
+            record.state, record.ready, record.failures = "awake", True, 0
+            self.end_calls(record)
             yield
 
-    def _end_calls(self, record: Record) -> None:
+    def end_calls(self, record: Record, *, refused: bool = False) -> None:
+        """Answer whoever waits for this server: it is awake, or (503) does not start."""
         for call in self.calls.pop(record.source, []):
-            call.ended = True
+            call.ended, call.refused = True, refused
 
     def _awake(self, record: Record) -> Steps:
         assert record.instance is not None
@@ -191,83 +216,35 @@ class Api:
             # It lives and does not listen: the same instance again, once it does; never a second one.
             record.state = "starting"
             yield
-            yield from self._write(record, publish=False)
+            yield from self.write(record, publish=False)
         elif calls:
-            self._end_calls(record)
-        elif sleep is not None and sleep.instance == record.instance:
-            record.state, record.kind = "draining", "idle"
-            yield from self._idle_drain(record, sleep)
+            self.end_calls(record)
+        elif sleep is not None and is_newest(self, record, sleep) and not kept_awake(self, record):
+            yield from put_to_sleep(self, record, sleep)
         else:
             yield WAIT
             return
         yield
 
-    def _idle_drain(self, record: Record, sleep: Sleep) -> Steps:
-        """Withdraw, and stop only if every node says that nothing is in flight and nothing came since."""
-        machine, source = self.world.machine, record.source
-        self.expired.discard(source)
-        assert record.instance is not None
-        yield
-        yield from self._write(record, publish=False)
-        while True:
-            if not machine.alive(record.instance):
-                record.kind = "exit"
-                return
-            if record.stop:
-                record.kind = "explicit"
-                return
-            answer = self.ask(record.instance, record.route_revision)
-            if self.calls.get(source) or source in self.expired:
-                break
-            if answer is None or not answer.acknowledged:
-                yield WAIT
-                continue
-            # Equal as a whole: a generation that the sleeper did not see may hide visits of one that is gone.
-            unchanged = answer.totals == sleep.totals or self.world.mutation == "stop whatever the totals"
-            if answer.in_flight or not unchanged:
-                break
-            yield
-            if machine.alive(record.instance):
-                if machine.instances[record.instance].arrivals != sleep.arrivals:
-                    raise ProtocolViolation(f"idle stop of {record.instance}, visited since it was found idle")
-                record.state = "stopping"
-            return
-        yield
-        yield from self._write(record, publish=True)
-        record.state, record.kind = "awake", ""
-
     def ask(self, instance: str, revision: int) -> Answer | None:
         """Ask the nodes; None while Ceryx is down."""
         return self.world.ceryx.ask(instance, revision) if self.world.ceryx.up else None
 
-    def _draining(self, record: Record) -> Steps:
-        """An explicit stop, or what is left of an instance that ended by itself: visitors never cancel it."""
-        assert record.instance is not None
-        self.expired.discard(record.source)
-        withdrawn = self.ports[record.port].withdrawn if record.port is not None else None
-        if withdrawn is None:
-            yield from self._write(record, publish=False)
-            yield
-        may_break = False
-        while record.kind == "explicit" and self.world.machine.alive(record.instance):
-            if record.source in self.expired:
-                may_break = True
-                break
-            answer = self.ask(record.instance, record.route_revision)
-            if answer is not None and answer.acknowledged and not answer.in_flight:
-                break
-            yield WAIT
-        yield
-        record.state = "stopping"
-        record.kind = "late" if may_break else record.kind
-        yield
-
     def _stopping(self, record: Record) -> Steps:
-        """Irrevocable. A start that is still on its way is voided first; signals go by identity."""
+        """Irrevocable. A start that is still on its way is voided, what is frozen thawed; signals go by identity."""
         assert record.instance is not None
-        self.world.machine.void(record.instance)
+        machine = self.world.machine
+        machine.void(record.instance)
         yield
-        self.world.machine.signal(record.instance, may_break=record.kind == "late")
+        if self.world.mutation != "a frozen one is signalled as it is":
+            machine.thaw(record.instance)
+            yield
+        machine.signal(record.instance, record.kind)
         yield
+        if record.kind == "exit" and not record.ready and not record.stop:
+            record.failures += 1
+            record.retry, record.given_up = self.world.ticks + 1, record.failures >= TRIES
+            self.end_calls(record, refused=True)
         record.state, record.kind, record.instance, record.port, record.stop = "asleep", "", None, None, False
+        record.kept = set()
         yield

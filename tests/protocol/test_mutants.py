@@ -10,6 +10,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.protocol.actors import ProtocolViolation
 from tests.protocol.machine import ProtocolMachine
+from tests.protocol.sleep_machine import SleepMachine
 from tests.protocol.test_protocol import QUICK
 
 FIND = settings(
@@ -37,9 +38,31 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mutation", MUTANTS, ids=lambda name: name.replace(" ", "-"))
+SLEEP_MUTANTS = {
+    "publish before the thaw": "section 5: a visit is let through to what is still frozen",
+    "freeze before all acknowledgements": "section 5: it is frozen as soon as the withdrawal is written",
+    "freeze, then record it": "section 5: after a crash between, a frozen one looks like a cancelled drain",
+    "recovery publishes what is frozen": "section 5: after a crash every dozing server is awake again, by its record",
+    "recovery thaws only what it finds frozen": "section 5: a freeze that was under way ends after the look",
+    "a freeze outlives its sender": "section 5: a driver whose freeze is a message, and lands after the recovery",
+    "doze under an idle stream": "section 5: a stream that keeps nothing awake does not prevent a doze",
+    "no stream prevents an idle stop": "section 5: streams that do keep it awake are cut",
+    "bytes that flow are no visit": "section 4: what moved in a stream since the sleeper looked is in no total",
+    "what keeps it awake is not looked at again": "section 5: busy or extended is acknowledged while it drains",
+    "a window that opens is not looked at again": "section 5: a window of its schedule begins while it drains",
+    "no answer to the check agrees": "section 5: an instance that is reloading is stopped unasked",
+    "a stop of what dozes names only the instance": "section 5: the decision is older than a visit and the next doze",
+    "a stop of what dozes compares the totals": "section 5: counts that were forgotten never look the same again",
+    "a decision names only the instance and the totals": "section 5: forgotten counts look the same",
+    "a frozen one is signalled as it is": "section 5: no signal reaches what is frozen",
+    "a visit starts what was given up": "section 5: only a person starts it after so many failures",
+}
+
+
+@pytest.mark.parametrize("mutation", [*MUTANTS, *SLEEP_MUTANTS], ids=lambda name: name.replace(" ", "-"))
 def test_the_model_finds_the_mistake(mutation: str) -> None:
     """Each of these mistakes breaks a promise, and the model sees it."""
-    machine = type("Mutant", (ProtocolMachine,), {"mutation": mutation})
+    base = ProtocolMachine if mutation in MUTANTS else SleepMachine
+    machine = type("Mutant", (base,), {"mutation": mutation})
     with pytest.raises(ProtocolViolation):
         run_state_machine_as_test(machine, settings=FIND)

@@ -1,0 +1,188 @@
+"""Everything of sleep on top of `machine.py`: dozes, streams, what keeps a server awake, back-off, old decisions.
+
+A clock that jumps needs no rule of its own: deadlines, windows and what is kept begin and end between any two steps.
+"""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
+from tests.protocol.machine import NODES, SOURCES, WORKERS, ProtocolMachine
+from tests.protocol.sleeping import keep, look
+
+MODES = st.sampled_from(["doze", "doze", "stop"])
+
+
+class SleepMachine(ProtocolMachine):
+    """Any order of these rules too."""
+
+    @initialize(streams=st.sampled_from(["always", "never", "flow"]), checks=st.booleans())
+    def policy(self, streams: str, checks: bool) -> None:
+        """Section 5: what is said of streams, and whether instances are asked before they are stopped."""
+        self.world.streams, self.world.checks = streams, checks
+
+    @rule(source=SOURCES, mode=MODES, settle=st.booleans())
+    def sleeper(self, source: str, mode: str, settle: bool) -> None:
+        """Section 5: Hemera finds a server idle, awake or dozing, and asks for a doze or an idle stop."""
+        self.world.spawn(f"look {source}", look(self.world.api, source, mode))
+        if settle:
+            self.world.settle()
+
+    @rule(node=NODES, source=SOURCES)
+    def dozes(self, node: int, source: str) -> None:
+        """Section 5: a visit, and long after it a doze; it ends in memory unless something is in the way."""
+        self.whole_visit(node, 0, source)
+        self.sleeper(source, "doze", settle=True)
+
+    @rule(source=SOURCES, mode=MODES, doze=st.booleans(), forgotten=st.booleans(), again=st.booleans())
+    def old_decision(self, source: str, mode: str, doze: bool, forgotten: bool, again: bool) -> None:
+        """Section 5: a sleeper is paused with its decision made, and goes on when all changed, or looks the same."""
+        self.world.holding.add("sleep")
+        self.sleeper(source, mode, settle=True)
+        self.world.holding.discard("sleep")
+        if doze:
+            self.sleeper(source, "doze", settle=True)
+        if forgotten:
+            self.counts_are_forgotten(source)
+        self.whole_visit(0, 0, source)
+        if again:
+            self.sleeper(source, "doze", settle=True)
+        self._release("sleep")
+        self.world.settle()
+
+    @rule(source=SOURCES, mode=MODES, flows=st.booleans())
+    def sleeps_under_a_stream(self, source: str, mode: str, flows: bool) -> None:
+        """Section 5: a stream is open when a sleeper looks, and bytes may flow in it until its decision arrives."""
+        self.stream(0, 0, source)
+        self.world.holding.add("sleep")
+        self.sleeper(source, mode, settle=True)
+        self.world.holding.discard("sleep")
+        if flows:
+            self.bytes_flow(source, leaves=False, settle=True)
+        self._release("sleep")
+        self.world.settle()
+
+    def _release(self, kind: str) -> None:
+        for actor in self.world.actors:
+            if actor.name.startswith(f"{kind} "):
+                actor.frozen = False
+
+    @rule(source=SOURCES, mode=MODES, then=st.sampled_from(["busy", "extended", "window", "visit", "stop", "end"]))
+    def meets_a_drain(self, source: str, mode: str, then: str) -> None:
+        """Section 5: something comes while a drain waits for its withdrawal, which is late."""
+        self.world.holding.add("apply")
+        self.sleeper(source, mode, settle=True)
+        self.world.holding.discard("apply")
+        match then:
+            case "busy" | "extended":
+                self.kept(source, then, settle=True)
+            case "window":
+                self.window(source, opens=True)
+            case "visit":
+                self.whole_visit(0, 0, source)
+            case "stop":
+                self.world.api.stop(source)
+            case "end":
+                self.instance_ends(source)
+        self._release("apply")
+
+    @rule(source=SOURCES, mode=MODES, rounds=st.integers(1, 30))
+    def crash_in_a_drain(self, source: str, mode: str, rounds: int) -> None:
+        """Sections 5 and 7: the API is killed some way into a drain, a doze or a thaw, and comes back."""
+        self.sleeper(source, mode, settle=False)
+        for _ in range(rounds):
+            for actor in [actor for actor in self.world.actors if not actor.frozen]:
+                actor.step()
+        self.api_is_replaced()
+
+    @rule(source=SOURCES)
+    def freeze_is_late(self, source: str) -> None:
+        """Section 5: the API is killed while a freeze is under way, which ends after the recovery."""
+        self.world.holding.add("freeze")
+        self.sleeper(source, "doze", settle=True)
+        self.world.holding.discard("freeze")
+        self.api_is_replaced()
+        self._release("freeze")
+        self.world.settle()
+
+    @rule(source=SOURCES)
+    def counts_are_forgotten(self, source: str) -> None:
+        """Section 4: long after a withdrawal the nodes forget an instance's counts; nobody waits for it any more."""
+        record = self.world.api.records[source]
+        if record.state == "dozing" and record.instance is not None:
+            for node in self.world.nodes:
+                node.nginx.forget(record.instance)
+
+    @rule(node=NODES, worker=WORKERS, source=SOURCES)
+    def stream(self, node: int, worker: int, source: str) -> None:
+        """Section 3: a WebSocket or an event stream begins, which is a visit, and stays open."""
+        self.world.visit(node, worker, source, stream=True)
+        self.world.settle()
+
+    @rule(source=SOURCES, leaves=st.booleans(), settle=st.booleans())
+    def bytes_flow(self, source: str, leaves: bool, settle: bool) -> None:
+        """Section 3: bytes move in an open stream, or its visitor leaves."""
+        for request in self.world.requests:
+            if request.stream and request.source == source and request.outcome is None:
+                request.flowed, request.left = True, request.left or leaves
+        if settle:
+            self.world.settle()
+
+    @rule(source=SOURCES, what=st.sampled_from(["busy", "extended"]), settle=st.booleans())
+    def kept(self, source: str, what: str, settle: bool) -> None:
+        """Section 5: an instance says that it is busy, or a user extends its time; the message may arrive any time."""
+        api = self.world.api
+        instance = api.records[source].instance
+        self.world.send(f"keep {source}", lambda: keep(api, source, what, instance), lambda: api.up)
+        if settle:
+            self.world.settle()
+
+    @rule(source=SOURCES)
+    def kept_no_longer(self, source: str) -> None:
+        """Section 5: that time is over, or the clock jumped."""
+        self.world.api.records[source].kept.clear()
+
+    @rule(source=SOURCES, opens=st.booleans())
+    def window(self, source: str, opens: bool) -> None:
+        """Section 5: a window of its schedule begins or ends, or the clock jumped."""
+        if opens:
+            self.world.windows.add(source)
+        else:
+            self.world.windows.discard(source)
+            self.world.api.records[source].held_down = False
+
+    @rule(source=SOURCES, vetoes=st.booleans())
+    def veto(self, source: str, vetoes: bool) -> None:
+        """Section 5: the instance changes its mind about being put to sleep."""
+        (self.world.vetoes.add if vetoes else self.world.vetoes.discard)(source)
+
+    @rule(source=SOURCES, deaf=st.booleans())
+    def is_asked(self, source: str, deaf: bool) -> None:
+        """Section 5: an instance is asked whether it may sleep, and may be one that just reloads."""
+        self.listener(source, deaf)
+        self.sleeper(source, "stop", settle=True)
+
+    @rule(source=SOURCES)
+    def policy_stop(self, source: str) -> None:
+        """Section 5: its longest lifetime is over, or memory is short: explicit, and no user's stop."""
+        self.world.api.stop(source, by_user=False)
+
+    @rule(source=SOURCES, broken=st.booleans())
+    def starts_fail(self, source: str, broken: bool) -> None:
+        """Section 5: from now on its starts fail, or do not any more."""
+        (self.world.broken.add if broken else self.world.broken.discard)(source)
+
+    @rule(source=SOURCES, times=st.integers(1, 3))
+    def fails_in_a_row(self, source: str, times: int) -> None:
+        """Section 5: visits come, each after the back-off of the last, and every start fails."""
+        self.world.api.stop(source, by_user=False)
+        self.world.broken.add(source)
+        for _ in range(times):
+            self.world.settle()
+            self.world.ticks += 1
+            self.whole_visit(0, 0, source)
+
+    @rule(source=SOURCES)
+    def person_starts(self, source: str) -> None:
+        """Section 5: a person tries again what was given up, or is held back."""
+        self.world.api.start_by_user(source)
