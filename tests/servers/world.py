@@ -29,11 +29,16 @@ NODE = "node"
 
 
 def authenticate(request: Request) -> Identity:
-    """Take the token as its own kind, `owner-NAME` as that owner's: how tokens are kept is tested elsewhere."""
+    """Take the token as its own kind, `owner-NAME` as that owner's, `instance-ID` as that instance's.
+
+    How tokens are kept is tested elsewhere.
+    """
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     kind, _, owner = token.partition("-")
-    if kind not in {"admin", "owner", "read", "service", "waker"}:
+    if kind not in {"admin", "owner", "read", "service", "waker", "instance"}:
         raise Unauthorized("A token is required.")
+    if kind == "instance":
+        return Identity(kind="instance", token_id=owner)
     return Identity(kind=kind, owner=owner or None)  # type: ignore[arg-type]
 
 

@@ -13,6 +13,7 @@ from sourcelair.client.servers import Instance, Server
 from sourcelair.names import WILDCARD, host_label
 from sourcelair.servers.drivers.base import Driver, StartOrder
 from sourcelair.servers.policies import Policies
+from sourcelair.servers.population import Population
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import ServerRecord
@@ -35,7 +36,10 @@ def is_a_servers_own(host: str, domain: str) -> bool:
 
 @dataclass
 class Context:
-    """The parts that workers share. `removed` is told which server is forgotten."""
+    """The parts that workers share. `removed` is told which server is forgotten.
+
+    `told` returns what else an instance finds in its environment: where the API is, and its token for that.
+    """
 
     store: Store
     settings: Settings
@@ -45,9 +49,11 @@ class Context:
     publisher: Publisher
     ports: Ports
     turns: Turns
+    population: Population
     spawn: Callable[..., object]
     removed: Callable[[ServerRecord], None]
     clock: Callable[[], float]
+    told: Callable[[str], Mapping[str, str]]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def primary_host(self, owner: str, project: str) -> str:
@@ -80,7 +86,7 @@ class Context:
     def order(self, record: ServerRecord, instance: str, port: int) -> StartOrder:
         """Return all that a driver is told to start an instance."""
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        env |= {"PORT": str(port), "LAIR_URL": self.url(record), **record.spec.env}
+        env |= {"PORT": str(port), "LAIR_URL": self.url(record), **record.spec.env, **self.told(instance)}
         return StartOrder(instance, record.owner, record.project, record.spec, port, env, self.log(record))
 
     def show(self, record: ServerRecord, revision: int) -> Server:

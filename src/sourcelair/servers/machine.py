@@ -136,7 +136,10 @@ def became_awake(
     record: ServerRecord, instance: InstanceRecord, revision: int, timing: Timing | None, now: float
 ) -> ServerRecord:
     """It answered, and its route is published at `revision`."""
-    awake = instance.model_copy(update={"awake_at": instance.awake_at or now})
+    said = {}
+    if record.instance is not None:  # while it started it may have said that it is busy
+        said = {"busy_until": record.instance.busy_until, "extended_until": record.instance.extended_until}
+    awake = instance.model_copy(update={"awake_at": instance.awake_at or now, **said})
     return _copy(record, now, state="awake", instance=awake, route_revision=revision, timing=timing, drain=None)
 
 

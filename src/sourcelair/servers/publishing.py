@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from sourcelair.client.ceryx import CeryxClient, Route, RouteWrite
+from sourcelair.client.ceryx import CeryxClient, Route, RouteSettings, RouteWrite
 from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
 from sourcelair.servers.records import InstanceRecord
 from sourcelair.telemetry import get_logger
@@ -66,7 +66,7 @@ class Publisher:
             if route.managed_by != MANAGER:
                 raise Conflict(f"{host} has a route already that is not a server's: delete that first.", host=host)
 
-    def _route(self, host: str, instance: InstanceRecord | None) -> Route:
+    def _route(self, host: str, instance: InstanceRecord | None, settings: RouteSettings) -> Route:
         target = None
         if instance is not None and instance.host is not None:
             address = f"[{instance.host}]" if ":" in instance.host else instance.host
@@ -74,33 +74,43 @@ class Publisher:
         return Route(
             source=host,
             target=target,
+            settings=settings,
             waker=self._waker,
             instance=instance.id if instance is not None and target is not None else None,
             managed_by=MANAGER,
         )
 
-    async def publish(self, hosts: Sequence[str], instance: InstanceRecord | None, *, insist: bool = True) -> int:
+    async def publish(
+        self,
+        hosts: Sequence[str],
+        instance: InstanceRecord | None,
+        settings: RouteSettings,
+        *,
+        insist: bool = True,
+    ) -> int:
         """Write the routes of one server, and return the revision at which they stand.
 
         Args:
             hosts: of the server.
             instance: whose target is published; None withdraws.
+            settings: of these routes, with a target or without.
             insist: go on until they are written: what comes next is true only then.
 
         Raises:
             LairError: they can't be written, and `insist` is false.
         """
-        return await self._write([(host, self._route(host, instance)) for host in hosts], insist=insist)
+        return await self._write([(host, self._route(host, instance, settings)) for host in hosts], insist=insist)
 
     def revision(self, hosts: Sequence[str]) -> int:
         """Return the newest known revision of these routes."""
         return max((self._revisions.get(host, 0) for host in hosts), default=0)
 
-    async def withdraw_all(self, hosts: Sequence[str]) -> int:
+    async def withdraw_all(self, hosts: Sequence[tuple[str, RouteSettings]]) -> int:
         """Write routes without a target, many at once; returns the last revision."""
         revision = 0
         for at in range(0, len(hosts), AT_ONCE):
-            revision = await self.publish(hosts[at : at + AT_ONCE], None)
+            some = hosts[at : at + AT_ONCE]
+            revision = await self._write([(host, self._route(host, None, settings)) for host, settings in some])
         return revision
 
     async def remove(self, hosts: Sequence[str], *, insist: bool = True) -> int:

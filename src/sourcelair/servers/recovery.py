@@ -39,8 +39,10 @@ async def recover(
         await publisher.remove(stale)
     await _free_claims(context, workers())
     publisher.loaded.set()
-    if hosts := [host for worker in workers() if worker.recovered for host in worker.hosts]:
-        await publisher.withdraw_all(hosts)
+    resting = [(worker, context.policies.routed(worker.record)) for worker in workers() if worker.recovered]
+    await publisher.withdraw_all([(host, settings) for worker, settings in resting for host in worker.hosts])
+    for worker, settings in resting:
+        worker.routed = settings
     known = {worker.record.instance_id for worker in workers()}
     for driver in context.drivers.values():
         for found in await driver.find_all():

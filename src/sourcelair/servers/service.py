@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sourcelair.auth import Identity
-from sourcelair.client.ceryx import CeryxClient
+from sourcelair.client.ceryx import CeryxClient, RouteSettings
 from sourcelair.client.servers import Server, ServerInput
 from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
 from sourcelair.names import check_name, normalise_host
@@ -20,7 +20,11 @@ from sourcelair.servers.drivers.base import Driver
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.events import may_see
 from sourcelair.servers.inputs import checked_hosts, checked_spec
+from sourcelair.servers.keeping import no_server
+from sourcelair.servers.metrics import ServersCollector
+from sourcelair.servers.owners import Owners
 from sourcelair.servers.policies import Policies
+from sourcelair.servers.population import Population
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
@@ -28,7 +32,7 @@ from sourcelair.servers.recovery import recover
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
 from sourcelair.store.base import Compare, CompareFailed, Delete, Put, Store
-from sourcelair.telemetry import get_logger
+from sourcelair.telemetry import METRICS, get_logger
 from sourcelair.turns import Turns
 
 _log = get_logger(__name__)
@@ -46,6 +50,7 @@ class ServersService:
         drivers: by name.
         ceryx: where routes are written; it need not answer yet.
         waker: URL of the waker that all servers' routes name.
+        told: returns what an instance, given by its id, is told in its environment: where the API is, and a token.
         clock: Unix seconds; tests bring their own.
     """
 
@@ -57,6 +62,7 @@ class ServersService:
         ceryx: CeryxClient,
         *,
         waker: str,
+        told: Callable[[str], Mapping[str, str]] = lambda _: {},
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -73,18 +79,26 @@ class ServersService:
             settings=settings,
             drivers=drivers,
             ceryx=ceryx,
-            policies=Policies(settings),
+            policies=Policies(settings, drivers),
             publisher=Publisher(ceryx, waker),
             ports=Ports(store, ceryx, *split_port_range(settings.port_range), settings.port_cooldown),
             turns=Turns(settings.max_starting),
+            population=Population(clock),
             spawn=self._spawn,
             removed=self._forget,
             clock=clock,
+            told=told,
+        )
+        population = self.context.population
+        self._collector = ServersCollector(lambda: population.states, population.seconds_awake)
+        self.owners = Owners(
+            self.context, lambda owner: [worker for worker in self._workers.values() if worker.record.owner == owner]
         )
 
     # Life.
 
     async def __aenter__(self) -> Self:
+        await self.owners.load()
         after: str = ""
         while True:
             page = await self._store.list(SERVERS, start_after=after, limit=1000)
@@ -95,6 +109,7 @@ class ServersService:
                 break
             after = page.entries[-1].key
         ports = await self.context.ports.load()
+        METRICS.register(self._collector)
         self._spawn(self._recover(ports), name="recover")
         self._spawn(self._rotate(), name="logs")
         return self
@@ -103,6 +118,7 @@ class ServersService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
+        METRICS.unregister(self._collector)
         for worker in self._workers.values():
             await worker.close()
         while self._tasks:
@@ -123,6 +139,7 @@ class ServersService:
 
     def _load(self, worker: Worker) -> None:
         """Take over a server that was stored, maybe when `domain` was another."""
+        self.context.population.changed(None, worker.record)
         hosts = self.context.hosts(worker.record)
         for host in worker.record.hosts:
             if host not in hosts:
@@ -135,6 +152,7 @@ class ServersService:
             self._by_host[host] = worker
 
     def _forget(self, record: ServerRecord) -> None:
+        self.context.population.changed(record, None)
         worker = self._workers.pop((record.owner, record.project))
         self._drop_hosts(worker, worker.hosts)
 
@@ -171,6 +189,13 @@ class ServersService:
         if worker is None:
             raise NotFound(f"No server found for {owner}/{project}.")
         return worker
+
+    def worker_of(self, instance: str) -> Worker:
+        """Return the worker of the server whose instance this is right now. Raises NotFound: there is none."""
+        name = self.context.population.by_instance.get(instance)
+        if name is None:
+            raise no_server(instance)
+        return self.worker(*name)
 
     def select(self, identity: Identity, host: str | None = None) -> Iterator[Server]:
         """Give the servers that this token may see; with `host`, the one that answers there, or none.
@@ -229,9 +254,9 @@ class ServersService:
                 if other is not None and other is not old:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
             new = body.model_copy(update={"spec": spec, "hosts": hosts})
-            if old is None:
-                return (await self._create(owner, project, new)).show(), True
-            return (await self._change(old, new)).show(), False
+            worker = await (self._create(owner, project, new) if old is None else self._change(old, new))
+        await worker.republish()  # not under the lock, which all others wait for: Ceryx may take its time
+        return worker.show(), old is None
 
     async def _create(self, owner: str, project: str, body: ServerInput) -> Worker:
         now = self.context.clock()
@@ -250,7 +275,8 @@ class ServersService:
         if body.always_on:
             record = machine.want_awake(record, "always on", now)
         claim = encode(HostRecord(owner=owner, project=project))
-        async with self._with_routes(self.context.hosts(record)) as made_at:
+        settings = self.context.policies.routed(record)
+        async with self._with_routes(self.context.hosts(record), settings) as made_at:
             try:
                 revision = await self._store.transact(
                     [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
@@ -259,8 +285,10 @@ class ServersService:
             except CompareFailed as error:
                 raise Conflict(f"{error.key.removeprefix(HOSTS)} was claimed before.") from error
             worker = Worker(self.context, record, revision, steps.take)
-            worker.record.route_revision = made_at
+            worker.record.route_revision, worker.routed = made_at, settings
+            self.context.population.changed(None, worker.record)
             self._add(worker)
+        await self.owners.bring(worker)  # what its owner said meanwhile reached only those that were there
         worker.poke()
         return worker
 
@@ -273,7 +301,8 @@ class ServersService:
         added = [host for host in body.hosts if host not in old.hosts]
         dropped = [host for host in old.hosts if host not in body.hosts]
         claim = encode(HostRecord(owner=old.owner, project=old.project))
-        async with self._with_routes(added):
+        settings = self.context.policies.routed(self.context.policies.applied(new))
+        async with self._with_routes(added, settings):
             await worker.update(
                 lambda record: self.context.policies.applied(machine.reconfigure(_kept(record), new, now)),
                 [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
@@ -285,7 +314,7 @@ class ServersService:
         return worker
 
     @contextlib.asynccontextmanager
-    async def _with_routes(self, hosts: Sequence[str]) -> AsyncIterator[int]:
+    async def _with_routes(self, hosts: Sequence[str], settings: RouteSettings) -> AsyncIterator[int]:
         """Make routes without a target, for a record that is about to be stored; gives their revision.
 
         They come first: a record whose routes can't be made (the proxies' tables are full) could never be published,
@@ -297,7 +326,7 @@ class ServersService:
             return
         await publisher.loaded.wait()
         await publisher.check_free(hosts)
-        revision = await publisher.publish(hosts, None, insist=False)
+        revision = await publisher.publish(hosts, None, settings, insist=False)
         try:
             yield revision
         finally:

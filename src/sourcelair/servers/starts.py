@@ -14,6 +14,7 @@ from sourcelair.servers.drivers.base import ExitStatus, Found, StartFailed, Star
 from sourcelair.servers.ends import end
 from sourcelair.servers.ports import port_key
 from sourcelair.servers.records import Drain, ServerRecord, encode
+from sourcelair.servers.reports import note_start
 from sourcelair.servers.worker import Interrupted, Worker, log
 from sourcelair.store.base import Put
 from sourcelair.turns import LONGEST_TURN, Turn
@@ -121,6 +122,8 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
         timing.published = ms_since(worker.asked_at)
     shown = timing or record.timing
     await worker.update(lambda record: machine.became_awake(record, ready, revision, shown, context.clock()))
+    if timing is not None:
+        note_start(worker, timing)
     log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))
 
 

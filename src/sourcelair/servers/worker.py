@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from sourcelair.client.ceryx import RouteSettings
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
 from sourcelair.errors import LairError, NotFound
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found
-from sourcelair.servers.records import InstanceRecord, ServerRecord, encode
+from sourcelair.servers.records import STARTS, InstanceRecord, ServerRecord, encode
 from sourcelair.store.base import Compare, Delete, Operation, Put
 from sourcelair.telemetry import get_logger
 
@@ -65,6 +66,8 @@ class Worker:
         """A connect to the instance was refused."""
         self.found: Found | None = None
         self.published: InstanceRecord | None = None
+        self.routed: RouteSettings | None = None
+        """The settings of its routes as they were written; None where this process has not written any yet."""
         self.sleeping: tuple[SleepRequest, asyncio.Future[SleepResult]] | None = None
         self.recovered = record.instance is None
         """What was left of an earlier control plane was looked at."""
@@ -74,6 +77,8 @@ class Worker:
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
         self._publishing = asyncio.Lock()
+        self.reporting = asyncio.Lock()
+        """Held while what a start took is added to the report."""
         self._task: object | None = None
         self._closed = False
 
@@ -131,12 +136,27 @@ class Worker:
                 [Compare(key, self.revision)], [Put(key, encode(record)), *also]
             )
             before, self.record = self.record, record
+            self.context.population.changed(before, record)
             if record.state == "failed" != before.state:  # before anybody who waits looks again
                 self.failed_starts += 1
                 log.warning("start_failed", server=record.name, reason=record.failure)
             if record.state != before.state:
                 log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
         self.notify()
+
+    async def keep(self, beside: Sequence[Operation], usual_start: float | None) -> None:
+        """Store what its starts took beside the record, and let its next change store what is usual.
+
+        So nobody who waits for this server is disturbed, and its revision stays what it is.
+
+        Raises:
+            NotFound: it was forgotten.
+        """
+        async with self._writing:
+            if self.removed:
+                raise NotFound(f"No server found for {self.record.name}.")
+            await self.context.store.transact([Compare(self.record.key, self.revision)], beside)
+            self.record.usual_start = usual_start
 
     async def forget(self, also: Callable[[ServerRecord], Sequence[Operation]]) -> ServerRecord:
         """Delete the record, and return it as it was last; no change comes after it.
@@ -146,7 +166,7 @@ class Worker:
         """
         async with self._writing:
             record = self.record
-            operations = [Delete(record.key), *also(record)]
+            operations = [Delete(record.key), Delete(f"{STARTS}{record.owner}/{record.project}"), *also(record)]
             await self.context.store.transact([Compare(record.key, self.revision)], operations)
             self.gone.set()
         return record
@@ -226,9 +246,31 @@ class Worker:
     async def publish(self, instance: InstanceRecord | None) -> int:
         """Write the routes, and return their revision. None withdraws."""
         async with self._publishing:
-            revision = await self.context.publisher.publish(self.hosts, instance)
-            self.published = instance
-            return revision
+            return await self._publish(instance)
+
+    async def _publish(self, instance: InstanceRecord | None) -> int:
+        settings = self.context.policies.routed(self.record)
+        revision = await self.context.publisher.publish(self.hosts, instance, settings)
+        self.published, self.routed = instance, settings
+        return revision
+
+    async def republish(self) -> None:
+        """Write its routes again where their settings have to change; where they lead stays as it is."""
+        async with self._publishing:
+            # One that was never written here has that to come, and its last step deletes them all.
+            if self.routed is None or self.record.removing or self.removed:
+                return
+            if self.context.policies.routed(self.record) == self.routed:
+                return
+            revision = await self._publish(self.published)
+        await self._published_at(revision)
+
+    async def _published_at(self, revision: int) -> None:
+        """Store at which revision its routes stand, unless a later one was stored meanwhile."""
+        with contextlib.suppress(NotFound):
+            await self.update(
+                lambda record: record.model_copy(update={"route_revision": max(revision, record.route_revision or 0)})
+            )
 
     async def unpublish(self) -> None:
         """Delete its routes: it is to be forgotten."""
@@ -243,8 +285,8 @@ class Worker:
                 await publisher.remove(dropped)
             if self.record.removing:  # its last step deletes them all
                 return
-            revision = await publisher.publish(self.hosts, self.published)
-        await self.update(lambda record: record.model_copy(update={"route_revision": revision}))
+            revision = await self._publish(self.published)
+        await self._published_at(revision)
 
     def end_sleep(self, reason: str, *, slept: bool = False) -> None:
         """Answer whoever asked for an idle stop."""

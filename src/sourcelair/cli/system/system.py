@@ -119,7 +119,7 @@ class System:
         parts = await assemble(settings, directory, engine, self.api_url, stack)
         self._agent = parts.agent
         self.service_token = parts.service_token
-        authenticate = authenticator(parts.registry)
+        authenticate = authenticator(parts.registry, parts.instance_tokens)
         app = create_app()
         app.include_router(create_ceryx_router(parts.ceryx, authenticate))
         app.include_router(
