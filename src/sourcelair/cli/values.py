@@ -29,6 +29,15 @@ def seconds(text: str | None) -> float | None:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def duration(text: str | None) -> float | str | None:
+    """Return a time in seconds, as `seconds` does, or `never`.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    return "never" if text is not None and text.strip().lower() == "never" else seconds(text)
+
+
 def size(text: str | None) -> int | None:
     """Return a size in bytes: `1000000`, `512M`, `2G` (powers of 1024).
 
