@@ -48,10 +48,10 @@ def _days(text: str) -> list[str]:
         return list(DAYS)
     found: list[str] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if first not in DAYS or (last or first) not in DAYS:
+        first, dash, last = part.partition("-")
+        if first not in DAYS or (last if dash else first) not in DAYS:
             raise InvalidInput(f"{part!r} is not a day: write mon, tue, wed, thu, fri, sat, sun, mon-fri or daily.")
-        at, end = DAYS.index(first), DAYS.index(last or first)
+        at, end = DAYS.index(first), DAYS.index(last if dash else first)
         found += [DAYS[(at + step) % 7] for step in range((end - at) % 7 + 1)]
     return list(dict.fromkeys(found))
 

@@ -85,4 +85,5 @@ def refused_by_the_model() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{'.'.join(str(part) for part in first['loc'])}: {said.rstrip('.')}.") from error
