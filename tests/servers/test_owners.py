@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -10,9 +11,10 @@ import pytest
 from tests.servers.world import Life, World, error_of
 
 from sourcelair.auth import Identity
+from sourcelair.client.ceryx import BatchResult, CeryxClient, RouteWrite
 from sourcelair.client.policy import Policy, QuietRule, SleepPolicy, WakePolicy
 from sourcelair.client.servers import StartRequest
-from sourcelair.errors import Forbidden, InvalidInput, NotFound, PreconditionFailed
+from sourcelair.errors import Forbidden, InvalidInput, NotFound, OutOfSpace, PreconditionFailed
 from sourcelair.servers import owners
 from sourcelair.servers.events import follow
 
@@ -66,7 +68,7 @@ async def test_a_change_restarts_nothing(life: Life) -> None:
     changed = await life.world.ceryx.get_route(HOST)
     assert (changed.target, changed.instance) == (route.target, route.instance)
     assert changed.settings.patience == 3 and changed.revision > route.revision
-    assert after.route_revision == changed.revision
+    assert after.route_revision == changed.revision, "what is seen of a refused connect is compared with that"
     assert life.world.driver.count("stop") == 0
 
 
@@ -126,6 +128,30 @@ async def test_many_servers_get_it_and_others_go_on(life: Life) -> None:
     assert {server.policy.sleep.stop_after for server in await life.client.list()} == {3600}
     routes, _ = await life.world.ceryx.list_routes()
     assert [route.settings.patience for route in routes] == [3] * count
+
+
+async def test_settings_that_can_not_be_written_hold_nobody_up(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its own starts and stops nor other servers; they are written as soon as that works."""
+    for project in ("blog", "stuck"):
+        await life.create("demo", project)
+    batch, refusing = CeryxClient.batch, True
+
+    async def refuse(self: CeryxClient, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
+        stuck = [write for write in writes if write.source == "stuck--demo.localhost"]
+        if refusing and any(write.route and write.route.settings.patience for write in stuck):
+            raise OutOfSpace("The table is full.")
+        return await batch(self, writes, managed_by=managed_by)
+
+    monkeypatch.setattr(CeryxClient, "batch", refuse)
+    monkeypatch.setattr(owners, "LONGEST_WAIT", 0.2)
+    await life.client.put_owner("demo", LONG)
+    assert (await life.world.ceryx.get_route(HOST)).settings.patience == 3
+    assert (await life.world.ceryx.get_route("stuck--demo.localhost")).settings.patience is None
+    assert (await life.client.start("demo", "blog", StartRequest(), wait=5)).state == "awake"
+    refusing = False
+    async with asyncio.timeout(5):
+        while (await life.world.ceryx.get_route("stuck--demo.localhost")).settings.patience != 3:
+            await asyncio.sleep(0.01)
 
 
 async def test_events_tell_of_it(life: Life) -> None:

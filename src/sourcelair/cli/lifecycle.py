@@ -95,7 +95,7 @@ async def wake(session: Session, name: Name) -> None:
     elif server.state == "awake":
         output.line(f"{name} is awake.")
     else:
-        output.line(f"{name} is on its way ({server.state}).")
+        output.line(f"{name} is on its way" + (f" ({server.state})." if server.state != "asleep" else "."))
 
 
 @command

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from sourcelair.client.owners import OwnerPolicy
 from sourcelair.client.policy import Policy
@@ -17,6 +18,7 @@ from sourcelair.errors import NotFound, PreconditionFailed
 from sourcelair.names import check_name
 from sourcelair.servers.context import Context
 from sourcelair.servers.records import OWNERS, OwnerRecord, decode, encode
+from sourcelair.servers.republishing import republish
 from sourcelair.servers.worker import Worker
 
 AT_ONCE = 50
@@ -120,19 +122,34 @@ class Owners:
         return revision
 
     async def _bring_all(self, owner: str) -> None:
-        """Bring all of an owner's servers up to date; it goes on where that takes longer than a request may."""
-        done = asyncio.Event()
+        workers = self._workers(owner)
 
         async def bring() -> None:
+            await _some_at_once(self.bring(worker) for worker in workers)
+            await self._route(workers)
+
+        await self._for_a_while(bring(), f"policy of {owner}")
+
+    async def bring_routes(self, worker: Worker) -> None:
+        """Write the routes of a server again where its settings changed; it goes on where that takes long."""
+        if worker.settings_due() is not None:
+            await self._for_a_while(self._route([worker]), f"routes of {worker.record.name}")
+
+    async def _route(self, workers: list[Worker]) -> None:
+        await self._context.ready.wait()  # before that recovery writes the routes, each of them once
+        await republish(workers)
+
+    async def _for_a_while(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Wait for some work, and let it go on in the background where it takes longer than a request may."""
+        done = asyncio.Event()
+
+        async def run() -> None:
             try:
-                workers = self._workers(owner)
-                await _some_at_once(self.bring(worker) for worker in workers)
-                await self._context.ready.wait()  # before that recovery writes the routes, each of them once
-                await _some_at_once(worker.republish() for worker in workers)
+                await work
             finally:
                 done.set()
 
-        self._context.spawn(bring(), name=f"policy of {owner}")
+        self._context.spawn(run(), name=name)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), LONGEST_WAIT)
 

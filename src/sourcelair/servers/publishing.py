@@ -99,7 +99,15 @@ class Publisher:
         Raises:
             LairError: they can't be written, and `insist` is false.
         """
-        return await self._write([(host, self._route(host, instance, settings)) for host in hosts], insist=insist)
+        return await self.publish_all([(host, instance, settings) for host in hosts], insist=insist)
+
+    async def publish_all(
+        self, routes: Sequence[tuple[str, InstanceRecord | None, RouteSettings]], *, insist: bool = True
+    ) -> int:
+        """Write routes of many servers in one transaction, as `publish` does: host, instance and settings of each."""
+        return await self._write(
+            [(host, self._route(host, instance, settings)) for host, instance, settings in routes], insist=insist
+        )
 
     def revision(self, hosts: Sequence[str]) -> int:
         """Return the newest known revision of these routes."""
@@ -110,7 +118,7 @@ class Publisher:
         revision = 0
         for at in range(0, len(hosts), AT_ONCE):
             some = hosts[at : at + AT_ONCE]
-            revision = await self._write([(host, self._route(host, None, settings)) for host, settings in some])
+            revision = await self.publish_all([(host, None, settings) for host, settings in some])
         return revision
 
     async def remove(self, hosts: Sequence[str], *, insist: bool = True) -> int:

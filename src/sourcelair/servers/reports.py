@@ -36,7 +36,7 @@ async def _keep(worker: Worker, timing: Timing) -> None:
     async with worker.reporting:  # a start is added to what the one before has left
         record = with_start(await read(context.store, worker.record), timing)
         try:
-            await worker.keep([Put(starts_key(worker.record), encode(record))], usual(record))
+            await worker.keep(Put(starts_key(worker.record), encode(record)), usual(record))
         except NotFound:
             return
 

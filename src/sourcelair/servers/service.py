@@ -255,7 +255,7 @@ class ServersService:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
             new = body.model_copy(update={"spec": spec, "hosts": hosts})
             worker = await (self._create(owner, project, new) if old is None else self._change(old, new))
-        await worker.republish()  # not under the lock, which all others wait for: Ceryx may take its time
+        await self.owners.bring_routes(worker)  # not under the lock: Ceryx may take its time
         return worker.show(), old is None
 
     async def _create(self, owner: str, project: str, body: ServerInput) -> Worker:

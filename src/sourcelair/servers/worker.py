@@ -76,7 +76,8 @@ class Worker:
         self._exit: asyncio.Task[ExitStatus] | None = None
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._publishing = asyncio.Lock()
+        self.publishing = asyncio.Lock()
+        """Held while its routes are written."""
         self.reporting = asyncio.Lock()
         """Held while what a start took is added to the report."""
         self._task: object | None = None
@@ -144,7 +145,7 @@ class Worker:
                 log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
         self.notify()
 
-    async def keep(self, beside: Sequence[Operation], usual_start: float | None) -> None:
+    async def keep(self, beside: Put, usual_start: float | None) -> None:
         """Store what its starts took beside the record, and let its next change store what is usual.
 
         So nobody who waits for this server is disturbed, and its revision stays what it is.
@@ -155,7 +156,7 @@ class Worker:
         async with self._writing:
             if self.removed:
                 raise NotFound(f"No server found for {self.record.name}.")
-            await self.context.store.transact([Compare(self.record.key, self.revision)], beside)
+            await self.context.store.put(beside.key, beside.value)
             self.record.usual_start = usual_start
 
     async def forget(self, also: Callable[[ServerRecord], Sequence[Operation]]) -> ServerRecord:
@@ -245,7 +246,7 @@ class Worker:
 
     async def publish(self, instance: InstanceRecord | None) -> int:
         """Write the routes, and return their revision. None withdraws."""
-        async with self._publishing:
+        async with self.publishing:
             return await self._publish(instance)
 
     async def _publish(self, instance: InstanceRecord | None) -> int:
@@ -254,39 +255,29 @@ class Worker:
         self.published, self.routed = instance, settings
         return revision
 
-    async def republish(self) -> None:
-        """Write its routes again where their settings have to change; where they lead stays as it is."""
-        async with self._publishing:
-            # One that was never written here has that to come, and its last step deletes them all.
-            if self.routed is None or self.record.removing or self.removed:
-                return
-            if self.context.policies.routed(self.record) == self.routed:
-                return
-            revision = await self._publish(self.published)
-        await self._published_at(revision)
-
-    async def _published_at(self, revision: int) -> None:
-        """Store at which revision its routes stand, unless a later one was stored meanwhile."""
-        with contextlib.suppress(NotFound):
-            await self.update(
-                lambda record: record.model_copy(update={"route_revision": max(revision, record.route_revision or 0)})
-            )
+    def settings_due(self) -> RouteSettings | None:
+        """Return what its routes' settings have to become; None where they are so, or will be written anyway."""
+        # One that was never written here has that to come, and the last step deletes them all.
+        if self.routed is None or self.record.removing or self.removed:
+            return None
+        settings = self.context.policies.routed(self.record)
+        return None if settings == self.routed else settings
 
     async def unpublish(self) -> None:
         """Delete its routes: it is to be forgotten."""
-        async with self._publishing:
+        async with self.publishing:
             await self.context.publisher.remove(self.hosts)
 
     async def move_hosts(self, before: Sequence[str]) -> None:
         """Give up hosts that it had before, and publish on those that it has now. All these have routes already."""
-        async with self._publishing:
+        async with self.publishing:
             publisher = self.context.publisher
             if dropped := [host for host in before if host not in self.hosts]:
                 await publisher.remove(dropped)
             if self.record.removing:  # its last step deletes them all
                 return
             revision = await self._publish(self.published)
-        await self._published_at(revision)
+        await self.update(lambda record: record.model_copy(update={"route_revision": revision}))
 
     def end_sleep(self, reason: str, *, slept: bool = False) -> None:
         """Answer whoever asked for an idle stop."""
