@@ -81,7 +81,8 @@ class Context:
         """Return all that a driver is told to start an instance."""
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         env |= {"PORT": str(port), "LAIR_URL": self.url(record), **record.spec.env}
-        return StartOrder(instance, record.owner, record.project, record.spec, port, env, self.log(record))
+        limits = record.policy.limits
+        return StartOrder(instance, record.owner, record.project, record.spec, port, env, self.log(record), limits)
 
     def show(self, record: ServerRecord, revision: int) -> Server:
         """Return a server as the API answers it, without the values of its variables."""
