@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sourcelair.client.ceryx import NodeAcknowledgement, NodeTotal, Withdrawal
 from sourcelair.client.servers import Exit, Spec
 from sourcelair.errors import Unavailable
-from sourcelair.servers import drains, machine
+from sourcelair.servers import backoff, drains, machine
 from sourcelair.servers.records import ServerRecord, decode, encode
 from sourcelair.store.base import Entry
 
@@ -40,7 +40,7 @@ def ended(instance: str = "i1", **values: Any) -> Exit:
     ("failures", "seconds"), [(0, 0), (1, 1), (2, 2), (3, 4), (8, 128), (9, 256), (10, 300), (100, 300), (10**6, 300)]
 )
 def test_back_off_doubles_and_ends(failures: int, seconds: float) -> None:
-    assert machine.backoff(failures) == seconds
+    assert backoff.backoff(failures) == seconds
 
 
 def test_a_failed_start_is_held_back_and_a_stop_forgets_that() -> None:
@@ -219,7 +219,7 @@ class Life(RuleBasedStateMachine):
             record = machine.gone(wanted, ended(machine.instance_of(wanted).id), [], now)
             record = machine.want_awake(record, "a visit", now)
         if record.state in {"asleep", "failed"}:
-            assert machine.may_start(record, now + machine.LONGEST_BACKOFF) == record.enabled
+            assert machine.may_start(record, now + backoff.LONGEST_BACKOFF) == record.enabled
 
 
 TestLife = Life.TestCase

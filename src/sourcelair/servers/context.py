@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Instance, Server
@@ -35,7 +36,11 @@ def is_a_servers_own(host: str, domain: str) -> bool:
 
 @dataclass
 class Context:
-    """The parts that workers share. `removed` is told which server is forgotten."""
+    """The parts that workers share.
+
+    `removed` is told which server is forgotten, `watching` are told of each worker whose server changed. `clock` gives
+    Unix seconds, `jitter` a number from -1 to 1 for each pause after a failed start.
+    """
 
     store: Store
     settings: Settings
@@ -48,7 +53,9 @@ class Context:
     spawn: Callable[..., object]
     removed: Callable[[ServerRecord], None]
     clock: Callable[[], float]
+    jitter: Callable[[], float]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: list[Callable[[Any], None]] = field(default_factory=list)
 
     def primary_host(self, owner: str, project: str) -> str:
         """Return `{project}--{owner}.{domain}`."""
@@ -115,6 +122,7 @@ class Context:
                 pid=instance.pid,
                 started_at=instance.started_at,
                 awake_at=instance.awake_at,
+                thawed_at=instance.thawed_at,
                 busy_until=instance.busy_until,
                 extended_until=instance.extended_until,
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -20,11 +21,14 @@ from sourcelair.servers.drivers.base import Driver
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.events import may_see
 from sourcelair.servers.inputs import checked_hosts, checked_spec
+from sourcelair.servers.memory import Memory, read_memory
 from sourcelair.servers.policies import Policies
 from sourcelair.servers.ports import Ports
+from sourcelair.servers.pressure import Pressure
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
 from sourcelair.servers.recovery import recover
+from sourcelair.servers.timetable import Timetable
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
 from sourcelair.store.base import Compare, CompareFailed, Delete, Put, Store
@@ -47,6 +51,8 @@ class ServersService:
         ceryx: where routes are written; it need not answer yet.
         waker: URL of the waker that all servers' routes name.
         clock: Unix seconds; tests bring their own.
+        jitter: a number from -1 to 1 for each pause after a failed start.
+        memory: reads how much memory there is; None where nobody knows.
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class ServersService:
         *,
         waker: str,
         clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - it is no secret
+        memory: Callable[[], Memory | None] = read_memory,
     ) -> None:
         self._store = store
         self._tasks = set[asyncio.Task[Any]]()
@@ -80,7 +88,11 @@ class ServersService:
             spawn=self._spawn,
             removed=self._forget,
             clock=clock,
+            jitter=jitter,
         )
+        self._timetable = Timetable(clock)
+        self._pressure = Pressure(settings.memory_reserve, memory, clock)
+        self.context.watching += [self._timetable.look, self._pressure.look]
 
     # Life.
 
@@ -96,6 +108,8 @@ class ServersService:
             after = page.entries[-1].key
         ports = await self.context.ports.load()
         self._spawn(self._recover(ports), name="recover")
+        self._spawn(self._timetable.run(), name="timetable")
+        self._spawn(self._pressure.run(), name="pressure")
         self._spawn(self._rotate(), name="logs")
         return self
 
@@ -133,6 +147,8 @@ class ServersService:
         self._workers[worker.record.owner, worker.record.project] = worker
         for host in worker.hosts:
             self._by_host[host] = worker
+        for look in self.context.watching:
+            look(worker)
 
     def _forget(self, record: ServerRecord) -> None:
         worker = self._workers.pop((record.owner, record.project))
@@ -230,10 +246,10 @@ class ServersService:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
             new = body.model_copy(update={"spec": spec, "hosts": hosts})
             if old is None:
-                return (await self._create(owner, project, new)).show(), True
-            return (await self._change(old, new)).show(), False
+                return (await self._create(identity, owner, project, new)).show(), True
+            return (await self._change(identity, old, new)).show(), False
 
-    async def _create(self, owner: str, project: str, body: ServerInput) -> Worker:
+    async def _create(self, identity: Identity, owner: str, project: str, body: ServerInput) -> Worker:
         now = self.context.clock()
         record = ServerRecord(
             owner=owner,
@@ -248,7 +264,7 @@ class ServersService:
         )
         record = self.context.policies.applied(record)
         if body.always_on:
-            record = machine.want_awake(record, "always on", now)
+            record = machine.want_awake(record, "always on", now, actor=identity.actor)
         claim = encode(HostRecord(owner=owner, project=project))
         async with self._with_routes(self.context.hosts(record)) as made_at:
             try:
@@ -264,7 +280,7 @@ class ServersService:
         worker.poke()
         return worker
 
-    async def _change(self, worker: Worker, body: ServerInput) -> Worker:
+    async def _change(self, identity: Identity, worker: Worker, body: ServerInput) -> Worker:
         now, before = self.context.clock(), worker.hosts
         old = worker.record
         new = old.model_copy(
@@ -275,7 +291,9 @@ class ServersService:
         claim = encode(HostRecord(owner=old.owner, project=old.project))
         async with self._with_routes(added):
             await worker.update(
-                lambda record: self.context.policies.applied(machine.reconfigure(_kept(record), new, now)),
+                lambda record: self.context.policies.applied(
+                    machine.reconfigure(_kept(record), new, now, actor=identity.actor)
+                ),
                 [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
             )
             self._drop_hosts(worker, before)
