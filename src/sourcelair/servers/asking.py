@@ -201,7 +201,7 @@ async def sleep(worker: Worker, request: SleepRequest) -> SleepResult:
     if reason is not None:
         return SleepResult(slept=False, reason=reason)
     answer: asyncio.Future[SleepResult] = asyncio.get_running_loop().create_future()
-    worker.sleeping = (request, answer)
+    worker.sleeping, worker.arrived = (request, answer), False
     worker.notify()
     return await asyncio.shield(answer)
 

@@ -118,6 +118,7 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
     if timing is not None:
         timing.published = worker.waited()
     shown = timing or record.timing
+    worker.age()  # it counts from here, whatever is done to the wall clock from now on
     await worker.update(lambda record: machine.became_awake(record, ready, revision, shown, context.clock()))
     worker.asked = None
     log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))

@@ -141,7 +141,6 @@ async def stay_awake(worker: Worker) -> None:
 async def _begin_sleep(worker: Worker, request: SleepRequest) -> None:
     """Begin to drain what nobody uses, unless the app itself, or what happens meanwhile, is against it."""
     context = worker.context
-    worker.arrived = False
     try:
         reason = await veto(worker)
     except Interrupted:

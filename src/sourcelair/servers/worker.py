@@ -65,7 +65,7 @@ class Worker(Changes):
         self.gate: float | None = None
         """Milliseconds that its visitor had waited when it was asked for."""
         self.arrived = False
-        """Somebody came since the last drain began."""
+        """Somebody came since it was last asked to sleep."""
         self.relisten = False
         """A connect to the instance was refused."""
         self.visit: Visit | None = None
