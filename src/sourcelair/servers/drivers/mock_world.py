@@ -83,11 +83,13 @@ class MockInstance:
             self.end(ExitStatus(code=1))
 
     async def listen(self, port: int) -> None:
+        """Listen, and answer where the script says so."""
         if self.script.serves:
             self.site = await Site.open(self.script.host, port, self.order.instance, self.script.status, self.running)
         self.listener = Listener(self.script.host, port, self.script.backlog)
 
     def end(self, status: ExitStatus) -> None:
+        """End, at once."""
         if self.ended.is_set():
             return
         self.status = status
@@ -100,6 +102,7 @@ class MockInstance:
             task.cancel()
 
     def spawn(self) -> None:
+        """Begin to run."""
         task = asyncio.get_running_loop().create_task(self.run())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

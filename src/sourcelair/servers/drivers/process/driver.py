@@ -205,8 +205,7 @@ class ProcessDriver:
                         send(member.pidfd, signal.SIGTERM)
                         send(member.pidfd, signal.SIGCONT)  # One that was stopped by a signal takes no other.
                 # A group of v1 that is frozen takes no signal at all, and with v2 only SIGKILL.
-                self._pauses.overtake(found.instance)
-                await self._call(self._groups.thaw, found.instance)
+                await self._pauses.resume(found.instance)
                 wait = min(remaining, LOOK_AGAIN) if remaining > 0 else LOOK_AGAIN
                 asked.update(member.identity for member in held)
                 await exits.until_ended([member.pidfd for member in held], wait)
@@ -253,6 +252,7 @@ class ProcessDriver:
 
     async def forget(self, instance: str) -> None:
         """Remove the claim and the cgroup of an instance that has ended. A void claim stays until a reboot."""
+        self._pauses.forget(instance)
         await self._call(self._forget, instance)
 
     def _forget(self, instance: str) -> None:

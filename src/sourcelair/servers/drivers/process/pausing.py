@@ -1,8 +1,8 @@
 """Pausing and resuming instances by freezing their cgroups.
 
 Freezing and thawing have threads of their own, so that a resume never waits behind pauses, starts or scans. What is
-wanted is noted on the event loop before anything blocks: a pause that was overtaken by a resume or a stop, even one
-that nobody waits for any more, sees that after it has frozen, and thaws again.
+wanted is noted on the event loop before anything blocks, and looked at under a lock right before a group is frozen: so
+a pause that was overtaken by a resume or a stop, even one that nobody waits for any more, freezes nothing after it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 from sourcelair.servers.drivers.base import Found, PauseFailed
 from sourcelair.servers.drivers.process.finding import Finder
@@ -17,6 +18,8 @@ from sourcelair.servers.drivers.process.groups import Groups
 
 PATIENCE = 1.0
 """Seconds that a pause may take: a process that waits for a disk can't be frozen until the disk answers."""
+
+OVERTAKEN = "it can't be paused: it was resumed or stopped meanwhile"
 
 THREADS = 2
 """For each of pausing and resuming."""
@@ -34,6 +37,7 @@ class Pauses:
         self._groups = groups
         self._finder = finder
         self._wanted: set[str] = set()
+        self._writing = Lock()
         self._pausing = ThreadPoolExecutor(THREADS, thread_name_prefix="lair-pause")
         self._resuming = ThreadPoolExecutor(THREADS, thread_name_prefix="lair-resume")
 
@@ -55,25 +59,30 @@ class Pauses:
             self._wanted.discard(found.instance)
             raise
 
-    def overtake(self, instance: str) -> None:
-        """Let a pause that is under way come to nothing. Call it on the event loop, before the instance is thawed."""
+    async def resume(self, instance: str) -> None:
+        """Thaw an instance, and let a pause that is under way come to nothing. One that runs or is gone is no error."""
+        self._wanted.discard(instance)
+        await asyncio.get_running_loop().run_in_executor(self._resuming, self._thaw, instance)
+
+    def forget(self, instance: str) -> None:
+        """Drop what is kept of an instance that has ended."""
         self._wanted.discard(instance)
 
-    async def resume(self, instance: str) -> None:
-        """Thaw an instance; one that runs or is gone is no error."""
-        self.overtake(instance)
-        await asyncio.get_running_loop().run_in_executor(self._resuming, self._groups.thaw, instance)
+    def _thaw(self, instance: str) -> None:
+        with self._writing:
+            self._groups.thaw(instance)
 
     def _pause(self, found: Found) -> None:
         try:
             done = self._freeze(found, time.monotonic() + PATIENCE)
         except OSError as error:
-            self._groups.thaw(found.instance)
+            self._thaw(found.instance)
             raise PauseFailed(f"it can't be paused: {error.strerror or error}") from error
-        if not done or found.instance not in self._wanted:
-            self._groups.thaw(found.instance)
-            why = f"not all of it could be frozen within {PATIENCE:g} s" if not done else "it was resumed or stopped"
-            raise PauseFailed(f"it can't be paused: {why}")
+        if found.instance not in self._wanted:
+            raise PauseFailed(OVERTAKEN)
+        if not done:
+            self._thaw(found.instance)
+            raise PauseFailed(f"it can't be paused: not all of it could be frozen within {PATIENCE:g} s")
 
     def _freeze(self, found: Found, deadline: float) -> bool:
         """Freeze all that belongs to an instance; returns whether all of it stands still.
@@ -85,7 +94,10 @@ class Pauses:
         instance = found.instance
         if not self._finder.belonging(found):
             raise PauseFailed("it can't be paused: it has ended")
-        self._groups.freeze(instance)
+        with self._writing:
+            if instance not in self._wanted:
+                raise PauseFailed(OVERTAKEN)
+            self._groups.freeze(instance)
         while self._groups.wait_frozen(instance, deadline):
             # What has not moved into the group yet (or left it) runs, and forks: look again until there is none.
             inside = set(self._groups.pids_in_freezer(instance))
