@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from sourcelair.client.policy import Policy
 from sourcelair.client.schedules import next_change
-from sourcelair.errors import LairError
 from sourcelair.servers import machine
 from sourcelair.servers.reasons import is_due
 from sourcelair.servers.worker import Worker
@@ -49,6 +48,8 @@ class Timetable:
         """Those that have a schedule."""
         self._due: list[tuple[float, str]] = []
         """A heap of when to look at whom; what is out of date in it costs a look, and no more."""
+        self._due_at: dict[str, float] = {}
+        """The newest of them of each."""
         self._changed: dict[str, None] = {}
         self._changes: dict[int, tuple[Policy, float | None]] = {}
         """The next change of each policy, which many servers share; of one round."""
@@ -71,10 +72,13 @@ class Timetable:
             now = self._clock()
             if abs(now - self._steady() - offset) > CLOCK_SET:  # every time that was worked out may be wrong
                 self._due.clear()
+                self._due_at.clear()
                 self._changed |= dict.fromkeys(self._workers)
             offset = now - self._steady()
             while self._due and self._due[0][0] <= now:
-                self._changed[heapq.heappop(self._due)[1]] = None
+                name = heapq.heappop(self._due)[1]
+                self._due_at.pop(name, None)
+                self._changed[name] = None
             self._changes.clear()
             names, self._changed = list(self._changed), {}
             for count, name in enumerate(names, 1):
@@ -104,12 +108,17 @@ class Timetable:
                         else record
                     )
                 )
-            except LairError as error:
-                _log.warning("not_scheduled", server=name, error=error.detail)
-                heapq.heappush(self._due, (now + TRY_AGAIN, name))
+            except Exception:  # it is tried again, and the others are still to be looked at
+                _log.exception("not_scheduled", server=name)
+                self._look_at(now + TRY_AGAIN, name)
                 return
         policy = worker.record.policy
         if id(policy) not in self._changes:
             self._changes[id(policy)] = policy, next_change(policy.sleep.schedule, now)
         if (change := self._changes[id(policy)][1]) is not None:
-            heapq.heappush(self._due, (change, name))
+            self._look_at(change, name)
+
+    def _look_at(self, when: float, name: str) -> None:
+        if self._due_at.get(name) != when:
+            self._due_at[name] = when
+            heapq.heappush(self._due, (when, name))
