@@ -34,6 +34,11 @@ class Identity:
     owner: str | None = None
     token_id: str = ""
 
+    @property
+    def actor(self) -> str:
+        """Who this is where it is said who changed a server."""
+        return "hemera" if self.kind == "waker" else self.kind
+
     def require_admin(self) -> None:
         """Raise Forbidden unless this is an administrator or a service."""
         if self.kind not in {"admin", "service"}:

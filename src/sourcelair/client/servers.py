@@ -67,6 +67,7 @@ class Instance(BaseModel):
     pid: int | None = None
     started_at: float | None = None
     awake_at: float | None = Field(None, description="When it was published for the first time.")
+    thawed_at: float | None = Field(None, description="When it was thawed last, where it ever dozed.")
     busy_until: float | None = Field(None, description="Until when the app itself says that it is busy.")
     extended_until: float | None = Field(None, description="Until when somebody asked to keep it awake.")
 

@@ -96,7 +96,7 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
     async def delete_server(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 60) -> Response:
         """Stop a server and forget it: its record, hosts and log, never its directory. 202 if that takes longer."""
         identity.require_write(owner)
-        done = await asking.remove(service.worker(owner, project), wait)
+        done = await asking.remove(service.worker(owner, project), wait, actor=identity.actor)
         return Response(status_code=204 if done else 202)
 
 
@@ -114,24 +114,25 @@ def _add_actions(router: APIRouter, service: ServersService, authenticate: Authe
         """Start it, no more than once, and wait until it is awake. 503 if the start failed, 409 if it is disabled."""
         identity.require_write(owner)
         worker = service.worker(owner, project)
-        server = await asking.start(worker, body or StartRequest(), wait)
+        request = body or StartRequest()
+        server = await asking.start(worker, request, wait, actor=asking.actor_of(identity, request))
         return _answer(server, 200 if server.state == "awake" and not worker.stop_asked else 202)
 
     @router.post(f"{ONE}/stop", response_model=Server)
     async def stop(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
         """Put it to sleep, whoever visits. A visit wakes it again."""
         identity.require_write(owner)
-        return _answer(await asking.stop(service.worker(owner, project), wait))
+        return _answer(await asking.stop(service.worker(owner, project), wait, actor=identity.actor))
 
     @router.post(f"{ONE}/restart", response_model=Server, responses=NOT_STARTED)
     async def restart(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
         """Stop it, and start a new instance."""
         identity.require_write(owner)
-        return _answer(await asking.restart(service.worker(owner, project), wait))
+        return _answer(await asking.restart(service.worker(owner, project), wait, actor=identity.actor))
 
     @router.post(f"{ONE}/sleep")
     async def sleep(owner: str, project: str, body: SleepRequest, identity: Annotated[Identity, who]) -> SleepResult:
-        """Stop it if nobody uses it: it names the instance and the totals that the sleeper saw."""
+        """Stop it, or let it doze, if nobody uses it: it names the instance and the totals that the sleeper saw."""
         identity.require_write(owner)
         return await asking.sleep(service.worker(owner, project), body)
 

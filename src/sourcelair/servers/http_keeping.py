@@ -31,7 +31,8 @@ def add_keeping(router: APIRouter, service: ServersService, authenticate: Authen
     async def wake(owner: str, project: str, identity: Annotated[Identity, who]) -> Response:
         """Wake it as a visitor would, and answer at once. 503 while it may not be tried again, 409 if disabled."""
         identity.require_write(owner)
-        return answer(await asking.start(service.worker(owner, project), StartRequest(cause=POKE), 0), 202)
+        worker = service.worker(owner, project)
+        return answer(await asking.start(worker, StartRequest(cause=POKE), 0, actor=identity.actor), 202)
 
     @router.post(f"{ONE}/extend", response_model=Server, responses=ASLEEP)
     async def extend(owner: str, project: str, body: ExtendRequest, identity: Annotated[Identity, who]) -> Response:

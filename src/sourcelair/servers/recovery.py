@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Container
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, Found
+from sourcelair.servers.reasons import is_due
 from sourcelair.servers.records import HOSTS, PortRecord
 from sourcelair.servers.worker import Worker
 from sourcelair.store.base import Delete
@@ -55,7 +56,7 @@ async def recover(
     context.ready.set()
     now = context.clock()
     for worker in workers():
-        if machine.always_wanted(worker.record):
+        if is_due(worker.record, now) == "always on":
             await worker.update(lambda record: machine.want_awake(record, "always on", now))
         worker.poke()
     for worker in workers():

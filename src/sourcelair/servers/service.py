@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -21,14 +22,17 @@ from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.events import may_see
 from sourcelair.servers.inputs import checked_hosts, checked_spec
 from sourcelair.servers.keeping import no_server
+from sourcelair.servers.memory import Memory, read_memory
 from sourcelair.servers.metrics import ServersCollector
 from sourcelair.servers.owners import Owners
 from sourcelair.servers.policies import Policies
 from sourcelair.servers.population import Population
 from sourcelair.servers.ports import Ports
+from sourcelair.servers.pressure import Pressure
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
 from sourcelair.servers.recovery import recover
+from sourcelair.servers.timetable import Timetable
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
 from sourcelair.store.base import Compare, CompareFailed, Delete, Put, Store
@@ -52,6 +56,8 @@ class ServersService:
         waker: URL of the waker that all servers' routes name.
         told: returns what an instance, given by its id, is told in its environment: where the API is, and a token.
         clock: Unix seconds; tests bring their own.
+        jitter: a number from -1 to 1 for each pause after a failed start.
+        memory: reads how much memory there is; None where nobody knows.
     """
 
     def __init__(
@@ -64,6 +70,8 @@ class ServersService:
         waker: str,
         told: Callable[[str], Mapping[str, str]] = lambda _: {},
         clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - it is no secret
+        memory: Callable[[], Memory | None] = read_memory,
     ) -> None:
         self._store = store
         self._tasks = set[asyncio.Task[Any]]()
@@ -88,12 +96,16 @@ class ServersService:
             removed=self._forget,
             clock=clock,
             told=told,
+            jitter=jitter,
         )
         population = self.context.population
         self._collector = ServersCollector(lambda: population.states, population.seconds_awake)
         self.owners = Owners(
             self.context, lambda owner: [worker for worker in self._workers.values() if worker.record.owner == owner]
         )
+        self._timetable = Timetable(clock)
+        self._pressure = Pressure(settings.memory_reserve, memory, clock)
+        self.context.watching += [self._timetable.look, self._pressure.look]
 
     # Life.
 
@@ -111,6 +123,8 @@ class ServersService:
         ports = await self.context.ports.load()
         METRICS.register(self._collector)
         self._spawn(self._recover(ports), name="recover")
+        self._spawn(self._timetable.run(), name="timetable")
+        self._spawn(self._pressure.run(), name="pressure")
         self._spawn(self._rotate(), name="logs")
         return self
 
@@ -150,6 +164,8 @@ class ServersService:
         self._workers[worker.record.owner, worker.record.project] = worker
         for host in worker.hosts:
             self._by_host[host] = worker
+        for look in self.context.watching:
+            look(worker)
 
     def _forget(self, record: ServerRecord) -> None:
         self.context.population.changed(record, None)
@@ -254,11 +270,14 @@ class ServersService:
                 if other is not None and other is not old:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
             new = body.model_copy(update={"spec": spec, "hosts": hosts})
-            worker = await (self._create(owner, project, new) if old is None else self._change(old, new))
+            if old is None:
+                worker = await self._create(identity, owner, project, new)
+            else:
+                worker = await self._change(identity, old, new)
         await self.owners.bring_routes(worker)  # not under the lock: Ceryx may take its time
         return worker.show(), old is None
 
-    async def _create(self, owner: str, project: str, body: ServerInput) -> Worker:
+    async def _create(self, identity: Identity, owner: str, project: str, body: ServerInput) -> Worker:
         now = self.context.clock()
         record = ServerRecord(
             owner=owner,
@@ -273,7 +292,7 @@ class ServersService:
         )
         record = self.context.policies.applied(record)
         if body.always_on:
-            record = machine.want_awake(record, "always on", now)
+            record = machine.want_awake(record, "always on", now, actor=identity.actor)
         claim = encode(HostRecord(owner=owner, project=project))
         settings = self.context.policies.routed(record)
         async with self._with_routes(self.context.hosts(record), settings) as made_at:
@@ -292,7 +311,7 @@ class ServersService:
         worker.poke()
         return worker
 
-    async def _change(self, worker: Worker, body: ServerInput) -> Worker:
+    async def _change(self, identity: Identity, worker: Worker, body: ServerInput) -> Worker:
         now, before = self.context.clock(), worker.hosts
         old = worker.record
         new = old.model_copy(
@@ -304,7 +323,9 @@ class ServersService:
         settings = self.context.policies.routed(self.context.policies.applied(new))
         async with self._with_routes(added, settings):
             await worker.update(
-                lambda record: self.context.policies.applied(machine.reconfigure(_kept(record), new, now)),
+                lambda record: self.context.policies.applied(
+                    machine.reconfigure(_kept(record), new, now, actor=identity.actor)
+                ),
                 [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
             )
             self._drop_hosts(worker, before)

@@ -5,6 +5,7 @@ For a new driver, write a `Subject` and add it to `SUBJECTS`.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import itertools
 import os
@@ -22,7 +23,7 @@ from sourcelair.client.servers import Spec
 from sourcelair.servers.drivers.base import Driver, ExitStatus, StartOrder
 from sourcelair.servers.drivers.mock import MockDriver, MockWorld, Script
 from sourcelair.servers.drivers.process import ProcessDriver
-from sourcelair.servers.drivers.process.groups import CGROUPS, Groups, find_parent
+from sourcelair.servers.drivers.process.groups import Groups, Hierarchy, find_hierarchies
 
 
 class Behaviour(enum.Enum):
@@ -137,12 +138,18 @@ class ProcessSubject(Subject):
         self._drivers: list[ProcessDriver] = []
         self.installation = f"test-{secrets.token_hex(4)}"
 
-    def parent(self) -> Path | None:
+    def hierarchies(self) -> list[Hierarchy]:
         """Return where cgroups are made."""
-        return find_parent()
+        return find_hierarchies()
+
+    def needs(self, *abilities: str) -> None:
+        """Skip the test where the cgroups of this machine lack an ability."""
+        found = {ability for each in self.hierarchies() for ability in each.controllers}
+        if missing := set(abilities) - found:
+            pytest.skip(f"no cgroup here has {', '.join(sorted(missing))}")
 
     def _make(self, name: str, installation: str) -> ProcessDriver:
-        groups = Groups(installation, self.parent())
+        groups = Groups(installation, self.hierarchies())
         driver = ProcessDriver(self.directory / name, installation, groups=groups)
         self._drivers.append(driver)
         return driver
@@ -168,7 +175,7 @@ class ProcessSubject(Subject):
         """Return an order for a command."""
         order = self.order(Behaviour.SILENT)
         made = Spec.model_validate({"command": command, "directory": str(self.directory), **spec})
-        return StartOrder(order.instance, order.owner, order.project, made, order.port, order.env, order.log)
+        return dataclasses.replace(order, spec=made, limits=made.limits)
 
     async def close(self) -> None:
         for driver in self._drivers:
@@ -181,18 +188,24 @@ class ProcessSubject(Subject):
 class BareSubject(ProcessSubject):
     """Real processes on a machine that allows no cgroups."""
 
-    def parent(self) -> Path | None:
-        return None
+    def hierarchies(self) -> list[Hierarchy]:
+        return []
 
 
 class UnifiedSubject(ProcessSubject):
     """Real processes with cgroup v2."""
 
-    def parent(self) -> Path | None:
-        for mount in (CGROUPS, CGROUPS / "unified"):
-            if (mount / "cgroup.controllers").exists() and os.access(mount / "cgroup.procs", os.W_OK):
-                return mount
-        pytest.skip("cgroup v2 can't be used here")
+    def hierarchies(self) -> list[Hierarchy]:
+        found = [each for each in find_hierarchies() if each.unified]
+        return found or pytest.skip("cgroup v2 can't be used here")
 
 
-SUBJECTS: Iterable[type[Subject]] = (MockSubject, ProcessSubject, BareSubject, UnifiedSubject)
+class SplitSubject(ProcessSubject):
+    """Real processes with cgroup v1, a hierarchy for each controller."""
+
+    def hierarchies(self) -> list[Hierarchy]:
+        found = [each for each in find_hierarchies() if not each.unified]
+        return found or pytest.skip("cgroup v1 can't be used here")
+
+
+SUBJECTS: Iterable[type[Subject]] = (MockSubject, ProcessSubject, BareSubject, UnifiedSubject, SplitSubject)

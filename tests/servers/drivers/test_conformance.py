@@ -323,6 +323,8 @@ async def test_nothing_leaks(driver: Driver, subject: Subject) -> None:
     before = await settled()
     for _ in range(5):
         await cycle()
-    assert await settled() == before
+    async with asyncio.timeout(5):
+        while await settled() > before:  # What runs beside a start takes its time on a busy machine.
+            continue
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sourcelair.client.policy import Limits
 from sourcelair.client.servers import Spec
 
 Handle = dict[str, Any]
 """What a driver needs to find an instance again, as JSON: kept in the server's record."""
 
 Capability = Literal["pause", "stats", "events"]
+"""What only some drivers can. One driver may have an ability on one machine and lack it on another."""
 
 
 class StartFailed(Exception):
@@ -29,9 +31,17 @@ class StartVoided(Exception):
     """The instance id was claimed by `void` before this start got that far: nothing runs."""
 
 
+class PauseFailed(Exception):
+    """The instance can't be paused now: it runs on, or has ended. The message is for a person."""
+
+
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """All that a driver is told. `env` is complete: PORT, LAIR_INSTANCE and the like are in it already."""
+    """All that a driver is told. `env` is complete: PORT, LAIR_INSTANCE and the like are in it already.
+
+    `limits` are those in effect: what the spec leaves open may come from its owner. What the spec itself says must be
+    enforced, or the start fails; of what its owner says, a driver enforces what it can.
+    """
 
     instance: str
     owner: str
@@ -40,6 +50,7 @@ class StartOrder:
     port: int
     env: Mapping[str, str]
     log: Path
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +73,16 @@ class ExitStatus:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An instance that runs, as `find_all` and `inspect` see it."""
+    """An instance that runs, as `find_all` and `inspect` see it.
+
+    `paused` is also true of one that was being paused when the control plane ended: only `resume` is sure to undo it.
+    """
 
     instance: str
     handle: Handle
     pid: int | None
     started_at: float
+    paused: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -75,10 +90,17 @@ class Driver(Protocol):
     """What runs instances."""
 
     name: str
-    capabilities: frozenset[Capability]
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this driver can here, beyond what all of them can. It stays the same as long as the object lives.
+
+        Without `pause`, `pause` always fails, and `check` refuses a spec that asks to doze.
+        """
+        ...
 
     def check(self, spec: Spec) -> None:
-        """Refuse a spec that can never work.
+        """Refuse a spec that can never work, also for what this machine can't do: dozing, a share of its processors.
 
         Raises:
             InvalidInput: with what to change.
@@ -123,7 +145,26 @@ class Driver(Protocol):
         ...
 
     async def stop(self, found: Found, grace: float) -> ExitStatus:
-        """Ask it to end, and after `grace` seconds kill the whole group; return when nothing of it is left."""
+        """Ask it to end, and after `grace` seconds kill the whole group; return when nothing of it is left.
+
+        A paused instance is resumed by it: it must not be resumed before, and has its whole grace.
+        """
+        ...
+
+    async def pause(self, found: Found) -> None:
+        """Freeze all its processes, in memory as they are, with what they fork: nothing of it runs until `resume`.
+
+        Its sockets stay: the kernel goes on accepting connections for it, and it answers them once it is resumed.
+        Where this call is cancelled it may happen all the same; call `resume` then. A pause that is overtaken by
+        `resume` or `stop` fails, and never undoes them.
+
+        Raises:
+            PauseFailed: not within a second or so, or it has ended, or this driver can't. It runs on as before.
+        """
+        ...
+
+    async def resume(self, found: Found) -> None:
+        """Let it run again; this takes about a millisecond. What is not paused, or has ended, is no error."""
         ...
 
     def logs(

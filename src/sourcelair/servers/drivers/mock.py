@@ -15,13 +15,14 @@ It keeps the same promises as a real one (the conformance suite runs against it)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sourcelair.client.policy import seconds
 from sourcelair.client.servers import Spec
 from sourcelair.errors import InvalidInput
 from sourcelair.servers.drivers.base import (
@@ -30,43 +31,31 @@ from sourcelair.servers.drivers.base import (
     Found,
     Handle,
     Listener,
+    PauseFailed,
     StartFailed,
     StartOrder,
     StartVoided,
 )
-from sourcelair.servers.drivers.mock_site import Site
+from sourcelair.servers.drivers.mock_world import MockInstance, MockWorld, Script
 from sourcelair.servers.drivers.process.logs import open_log, read_log
 
-Point = Literal["start", "claimed", "started", "void", "inspect", "find_all", "listener", "wait_exit", "stop", "forget"]
+__all__ = ["Call", "Gate", "MockDriver", "MockWorld", "Point", "Script"]
+
+Point = Literal[
+    "start",
+    "claimed",
+    "started",
+    "void",
+    "inspect",
+    "find_all",
+    "listener",
+    "wait_exit",
+    "stop",
+    "forget",
+    "pause",
+    "resume",
+]
 """Where a call can be blocked. A start: before it claims, when it has claimed, when it runs and has not said so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What a start does, in seconds. By default it runs and listens at once, on the port that it was given."""
-
-    refuse: str | None = None
-    """`check` refuses the spec with this message."""
-    start_delay: float = 0.0
-    fail: str | None = None
-    """The start fails with this message."""
-    output: bytes = b""
-    """What it writes to its log as it starts."""
-    listens: bool = True
-    listen_after: float = 0.0
-    port: int | None = None
-    """Where it listens instead of the port that it was given."""
-    host: str = "127.0.0.1"
-    backlog: int | None = 128
-    serves: bool = False
-    """Whether it really answers HTTP there: 200 with its instance id, or what `status` says."""
-    status: int = 200
-    exit_after: float | None = None
-    exit_status: ExitStatus = field(default_factory=lambda: ExitStatus(code=0))
-    """How it ends after `exit_after`."""
-    ignores_stop: bool = False
-    stop_delay: float = 0.0
-    """How long it takes to end when it is asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,82 +83,6 @@ class Gate:
         self._open.set()
 
 
-class _Instance:
-    """An instance that runs in the world, or has ended."""
-
-    def __init__(self, order: StartOrder, script: Script, installation: str, pid: int) -> None:
-        self.order = order
-        self.script = script
-        self.installation = installation
-        self.pid = pid
-        self.started_at = time.time()
-        self.ended = asyncio.Event()
-        self.status = ExitStatus()
-        self.listener: Listener | None = None
-        self.site: Site | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> None:
-        """Do what the script says, until it ends."""
-        try:
-            async with asyncio.timeout(self.script.exit_after):
-                await asyncio.sleep(self.script.listen_after)
-                if self.script.listens:
-                    await self.listen(self.script.port or self.order.port)
-                await asyncio.Event().wait()
-        except TimeoutError:
-            self.end(self.script.exit_status)
-        except OSError:  # The port is taken: it ends as an app would.
-            self.end(ExitStatus(code=1))
-
-    async def listen(self, port: int) -> None:
-        if self.script.serves:
-            self.site = await Site.open(self.script.host, port, self.order.instance, self.script.status)
-        self.listener = Listener(self.script.host, port, self.script.backlog)
-
-    def end(self, status: ExitStatus) -> None:
-        if self.ended.is_set():
-            return
-        self.status = status
-        self.listener = None
-        if self.site is not None:
-            self.site.close()
-        self.ended.set()
-        for task in self.tasks:
-            task.cancel()
-
-    def spawn(self) -> None:
-        task = asyncio.get_running_loop().create_task(self.run())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-
-class MockWorld:
-    """The machine on which instances run: it outlives driver objects, as a real one outlives the control plane."""
-
-    def __init__(self) -> None:
-        self.claims: dict[tuple[str, str], Literal["void", "started"]] = {}
-        self.instances: dict[tuple[str, str], _Instance] = {}
-        self.starts: set[asyncio.Task[Found]] = set()
-        self.last_pid = 100_000
-
-    def reboot(self) -> None:
-        """End everything at once, and void nothing: claims do not survive."""
-        for instance in self.instances.values():
-            instance.end(ExitStatus())
-        self.instances.clear()
-        self.claims.clear()
-
-    async def close(self) -> None:
-        """End everything, and wait for what is on its way."""
-        for task in self.starts:
-            task.cancel()
-        await asyncio.gather(*self.starts, return_exceptions=True)
-        tasks = [task for instance in self.instances.values() for task in instance.tasks]
-        self.reboot()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class MockDriver:
     """Does what it is told, and records every call in `calls`.
 
@@ -177,12 +90,19 @@ class MockDriver:
         world: where its instances run; a new one by default.
         installation: whose instances it sees.
         name: the driver's name.
+        capabilities: what it says that it can, and can.
     """
 
-    capabilities: frozenset[Capability] = frozenset()
-
-    def __init__(self, world: MockWorld | None = None, installation: str = "mock", *, name: str = "mock") -> None:
+    def __init__(
+        self,
+        world: MockWorld | None = None,
+        installation: str = "mock",
+        *,
+        name: str = "mock",
+        capabilities: frozenset[Capability] = frozenset({"pause"}),
+    ) -> None:
         self.name = name
+        self.capabilities = capabilities
         self.world = world or MockWorld()
         self.installation = installation
         self.calls: list[Call] = []
@@ -219,10 +139,10 @@ class MockDriver:
         if running.site is not None:
             running.site.close()
 
-    def _instance(self, instance: str) -> _Instance:
+    def _instance(self, instance: str) -> MockInstance:
         return self.world.instances[self.installation, instance]
 
-    def _running(self, instance: str) -> _Instance | None:
+    def _running(self, instance: str) -> MockInstance | None:
         running = self.world.instances.get((self.installation, instance))
         return running if running is not None and not running.ended.is_set() else None
 
@@ -242,9 +162,11 @@ class MockDriver:
         return scripts[0] if scripts else self.default
 
     def check(self, spec: Spec) -> None:
-        """Refuse what the default script refuses."""
+        """Refuse what the default script refuses, and to doze where this driver was made without `pause`."""
         if self.default.refuse:
             raise InvalidInput(self.default.refuse)
+        if seconds(spec.sleep.doze_after) is not None and "pause" not in self.capabilities:
+            raise InvalidInput("spec.sleep.doze_after: this driver can't pause; leave it out")
 
     async def start(self, order: StartOrder) -> Found:
         """Start what the script says. As with a real one, a start goes on when the call is cancelled."""
@@ -270,7 +192,7 @@ class MockDriver:
         self.world.claims[key] = "started"
         await self._pass("claimed")
         self.world.last_pid += 1
-        running = _Instance(order, script, self.installation, self.world.last_pid)
+        running = MockInstance(order, script, self.installation, self.world.last_pid)
         if script.output:
             log, _ = open_log(order.log)
             os.write(log, script.output)
@@ -280,9 +202,10 @@ class MockDriver:
         await self._pass("started")
         return self._found(running)
 
-    def _found(self, running: _Instance) -> Found:
+    def _found(self, running: MockInstance) -> Found:
         handle: Handle = {"installation": running.installation, "pid": running.pid}
-        return Found(running.order.instance, handle, running.pid, running.started_at)
+        paused = not running.running.is_set()
+        return Found(running.order.instance, handle, running.pid, running.started_at, paused)
 
     async def void(self, instance: str) -> bool:
         """Claim the id for nobody."""
@@ -327,10 +250,11 @@ class MockDriver:
         return running.status
 
     async def stop(self, found: Found, grace: float) -> ExitStatus:
-        """Ask it to end, and after `grace` seconds end it."""
+        """Ask it to end, and after `grace` seconds end it. It is resumed by that."""
         await self._enter("stop", found.instance)
         running = self._running(found.instance)
         if running is not None:
+            running.resume()
             ending = None if running.script.ignores_stop else running.script.stop_delay
             killed = ending is None or grace <= 0 or grace < ending
             try:
@@ -339,6 +263,31 @@ class MockDriver:
                 running.end(ExitStatus(signal=9 if killed else 15))
         known = self.world.instances.get((self.installation, found.instance))
         return known.status if known is not None else ExitStatus()
+
+    async def pause(self, found: Found) -> None:
+        """Let it answer nothing from now on, or fail as the script says."""
+        await self._enter("pause", found.instance)
+        if "pause" not in self.capabilities:
+            raise PauseFailed("this driver can't pause")
+        running = self._running(found.instance)
+        if running is None:
+            raise PauseFailed("it can't be paused: it has ended")
+        running.overtaken.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(running.overtaken.wait(), running.script.pause_delay)
+        if running.script.pause_fails is not None:
+            raise PauseFailed(running.script.pause_fails)
+        if running.overtaken.is_set():
+            raise PauseFailed("it can't be paused: it was resumed or stopped, or has ended")
+        running.running.clear()
+
+    async def resume(self, found: Found) -> None:
+        """Let it answer again, also what came meanwhile."""
+        await self._enter("resume", found.instance)
+        running = self._running(found.instance)
+        if running is not None:
+            await asyncio.sleep(running.script.resume_delay)
+            running.resume()
 
     def logs(
         self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None

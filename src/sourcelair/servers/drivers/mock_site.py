@@ -16,9 +16,12 @@ class Site:
     Args:
         status: of every answer.
         text: the whole body.
+        running: nothing is read or answered while this is not set; connections are taken all the same, as the kernel
+            does for a process that is frozen.
     """
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, running: asyncio.Event) -> None:
+        self._running = running
         self._body = text.encode()
         start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain\r\n"
         self._head = f"{start}Content-Length: {len(self._body)}\r\n\r\n".encode()
@@ -26,13 +29,13 @@ class Site:
         self._server: asyncio.Server | None = None
 
     @classmethod
-    async def open(cls, host: str, port: int, text: str, status: int) -> Self:
+    async def open(cls, host: str, port: int, text: str, status: int, running: asyncio.Event) -> Self:
         """Listen on an address.
 
         Raises:
             OSError: it is taken.
         """
-        site = cls(status, text)
+        site = cls(status, text, running)
         site._server = await asyncio.start_server(site._visit, host, port)
         return site
 
@@ -50,6 +53,7 @@ class Site:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if length := _LENGTH.search(head):
                     await reader.readexactly(int(length[1]))
+                await self._running.wait()
                 writer.write(self._head + (b"" if head.startswith(b"HEAD ") else self._body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -24,18 +24,16 @@ from sourcelair.servers.drivers.base import (
     Found,
     Handle,
     Listener,
-    StartFailed,
+    PauseFailed,
     StartOrder,
-    StartVoided,
 )
-from sourcelair.servers.drivers.process import commands, exits, limits, logs, members, sockets
+from sourcelair.servers.drivers.process import abilities, commands, exits, logs, members, sockets
 from sourcelair.servers.drivers.process.finding import Finder, leader_of
-from sourcelair.servers.drivers.process.groups import Groups, find_parent
-from sourcelair.servers.drivers.process.identity import Identity, is_running, open_process, send, this_boot
-from sourcelair.servers.drivers.process.launcher import Claims, launch
-from sourcelair.telemetry import get_logger
-
-log = get_logger(__name__)
+from sourcelair.servers.drivers.process.groups import Groups, find_hierarchies
+from sourcelair.servers.drivers.process.identity import Identity, is_running, open_process, send
+from sourcelair.servers.drivers.process.launcher import Claims
+from sourcelair.servers.drivers.process.pausing import Pauses
+from sourcelair.servers.drivers.process.starting import Starter
 
 T = TypeVar("T")
 
@@ -55,17 +53,19 @@ class ProcessDriver:
     Args:
         directory: where claims are kept (mode 0700); it belongs to one installation.
         installation: the installation's id, which every process carries.
-        groups: the cgroups of this installation; by default they are made where the machine allows it.
+        groups: the cgroups of this installation; by default they are made where the machine allows it. Where it does
+            not allow freezing, this driver can't pause.
     """
 
     name = "process"
-    capabilities: frozenset[Capability] = frozenset()
 
     def __init__(self, directory: Path, installation: str, *, groups: Groups | None = None) -> None:
         self.installation = installation
         self._claims = Claims(directory / "claims")
-        self._groups = groups if groups is not None else Groups(installation, find_parent())
+        self._groups = groups if groups is not None else Groups(installation, find_hierarchies())
         self._finder = Finder(installation, self._claims, self._groups)
+        self._starter = Starter(installation, self._claims, self._groups, self._finder)
+        self._pauses = Pauses(self._groups, self._finder)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="lair-process")
         self._reaper = exits.Reaper()
         self._table = sockets.Table()
@@ -73,22 +73,24 @@ class ProcessDriver:
         self._stopping: set[str] = set()
         self._closed = False
         self._claims.sweep()
+        self._groups.sweep()
 
     @property
-    def isolation(self) -> str:
-        """How the processes of an instance are found, for `lair doctor`: one sentence."""
-        if self._groups.available:
-            return "every instance has a cgroup of its own"
-        return (
-            "no cgroup can be made here: instances are known by session and environment, so a child that leaves both "
-            "is not found, and a limit of processes counts all of the user's"
-        )
+    def capabilities(self) -> frozenset[Capability]:
+        """It can pause where its instances have cgroups that freeze."""
+        return frozenset({"pause"}) if "freezer" in self._groups.abilities else frozenset()
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What the cgroups here can; `abilities.describe` says it in sentences."""
+        return self._groups.abilities
 
     async def close(self) -> None:
         """Free files and threads. Instances go on running."""
         self._closed = True
         self._reaper.close()
         self._threads.shutdown(wait=False)
+        self._pauses.close()
         self._groups.close()
 
     def check(self, spec: Spec) -> None:
@@ -98,60 +100,20 @@ class ProcessDriver:
             InvalidInput: with what to change.
         """
         commands.check_command(spec)
+        abilities.check_abilities(spec, self._groups.abilities)
 
     async def start(self, order: StartOrder) -> Found:
-        """Start the command, and return as soon as the launcher becomes it: some 3 ms.
+        """Start the command, and return as soon as the launcher becomes it: some 3 ms, with limits some 5 ms more.
 
         Raises:
-            StartFailed: its directory or its program is missing, or the claim can't be written.
+            StartFailed: its directory or its program is missing, its limits can't be enforced, or the claim can't be
+                written.
             StartVoided: the instance was voided, or started, before.
         """
-        started = self._call(self._launch, order)
+        started = self._call(self._starter.start, order)
         started.add_done_callback(self._launched)  # Also where this call was cancelled: it runs all the same.
         _, found = await asyncio.shield(started)
         return found
-
-    def _launch(self, order: StartOrder) -> tuple[subprocess.Popen[bytes], Found]:
-        try:
-            return self._launch_or_raise(order)
-        except OSError as error:
-            raise StartFailed(f"it can't be started: {error.strerror or error}") from error
-
-    def _launch_or_raise(self, order: StartOrder) -> tuple[subprocess.Popen[bytes], Found]:
-        directory = commands.check_directory(order.spec.directory)
-        env = {**order.env, members.INSTANCE: order.instance, members.INSTALLATION: self.installation}
-        command = commands.with_port(order.spec.command, order.port)
-        command[0] = commands.find_program(command[0], directory, env)
-        output, unlogged = logs.open_log(order.log)
-        if unlogged:
-            log.warning("instance without a log", instance=order.instance, error=unlogged)
-        start = None
-        try:
-            group, limited = self._groups.make(order.instance, order.spec.limits.processes)
-            child, start = launch(
-                self._claims,
-                order.instance,
-                [*limits.prefix(order.spec.limits, processes_grouped=limited), *command],
-                env=env,
-                cwd=directory,
-                log=output,
-                port=order.port,
-                group=group if limited else None,
-            )
-        finally:
-            os.close(output)
-            if start is None:
-                self._groups.remove(order.instance)
-        if start is None:
-            raise self._claim_lost(order.instance)
-        identity = Identity(child.pid, start, this_boot())
-        return child, self._finder.describe(order.instance, identity, order.port, order.log)
-
-    def _claim_lost(self, instance: str) -> Exception:
-        claim = self._claims.read(instance)
-        if claim is not None and (claim.void or claim.identity is not None):
-            return StartVoided(f"{instance} was claimed before")
-        return StartFailed("it can't be started: its claim can't be written (is the disk full?)")
 
     def _launched(self, started: asyncio.Future[tuple[subprocess.Popen[bytes], Found]]) -> None:
         if started.cancelled() or started.exception() is not None or self._closed:
@@ -209,10 +171,15 @@ class ProcessDriver:
                 os.close(pidfd)
         if found.instance not in self._stopping:
             await self._end(found, 0)
+        else:
+            await self._call(self._look_for_cause, found)
         return exits.status_of(leader)
 
     async def stop(self, found: Found, grace: float) -> ExitStatus:
-        """Send SIGTERM to all its processes, after `grace` seconds SIGKILL; return when nothing of it is left."""
+        """Send SIGTERM to all its processes, after `grace` seconds SIGKILL; return when nothing of it is left.
+
+        What is paused is thawed when it has its signal: it does nothing else first.
+        """
         self._stopping.add(found.instance)
         try:
             await self._end(found, grace)
@@ -236,16 +203,37 @@ class ProcessDriver:
                         send(member.pidfd, signal.SIGKILL)
                     elif member.identity not in asked:
                         send(member.pidfd, signal.SIGTERM)
-                        send(member.pidfd, signal.SIGCONT)  # One that is frozen takes no other signal.
+                        send(member.pidfd, signal.SIGCONT)  # One that was stopped by a signal takes no other.
+                # A group of v1 that is frozen takes no signal at all, and with v2 only SIGKILL.
+                await self._pauses.resume(found.instance)
                 wait = min(remaining, LOOK_AGAIN) if remaining > 0 else LOOK_AGAIN
                 asked.update(member.identity for member in held)
                 await exits.until_ended([member.pidfd for member in held], wait)
         await self._call(self._clear, found)
 
+    def _look_for_cause(self, found: Found) -> None:
+        if self._groups.killed_for_memory(found.instance):
+            exits.ran_short_of_memory(leader_of(found))
+
     def _clear(self, found: Found) -> None:
+        self._look_for_cause(found)
         self._groups.remove(found.instance)
         if found.handle.get("log"):
             logs.release(Path(found.handle["log"]))
+
+    async def pause(self, found: Found) -> None:
+        """Freeze its cgroup, and whatever of it is not in there yet.
+
+        Raises:
+            PauseFailed: not within a second, or it has ended, or no cgroup of this machine can freeze.
+        """
+        if "pause" not in self.capabilities:
+            raise PauseFailed("it can't be paused: no cgroup of this machine can freeze it")
+        await self._pauses.pause(found)
+
+    async def resume(self, found: Found) -> None:
+        """Thaw its cgroup: some 0.2 ms."""
+        await self._pauses.resume(found.instance)
 
     @asynccontextmanager
     async def _holding(self, found: Found) -> AsyncIterator[list[members.Member]]:
@@ -264,6 +252,7 @@ class ProcessDriver:
 
     async def forget(self, instance: str) -> None:
         """Remove the claim and the cgroup of an instance that has ended. A void claim stays until a reboot."""
+        self._pauses.forget(instance)
         await self._call(self._forget, instance)
 
     def _forget(self, instance: str) -> None:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.process.identity import Identity
+
+_short_of_memory: set[Identity] = set()
+"""Main processes of instances that the kernel killed something of because memory was short, until forgotten."""
 
 _children: dict[Identity, subprocess.Popen[bytes]] = {}
 """Children belong to the program, not to one driver object. Kept until they are forgotten, to tell how they ended."""
@@ -21,13 +25,23 @@ def status_of(identity: Identity) -> ExitStatus:
     """Return how a process ended; all unknown where it was not our child, or still runs. Reaps it."""
     child = _children.get(identity)
     code = child.poll() if child is not None else None
+    # One that lost a child for that and ended well, or when it was asked to, did not end of it.
+    short = identity in _short_of_memory and code not in {0, -signal.SIGTERM}
     if code is None:
-        return ExitStatus()
-    return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
+        return ExitStatus(out_of_memory=short)
+    if code < 0:
+        return ExitStatus(signal=-code, out_of_memory=short)
+    return ExitStatus(code=code, out_of_memory=short)
+
+
+def ran_short_of_memory(identity: Identity) -> None:
+    """Note that the kernel killed something of the instance with this main process because memory was short."""
+    _short_of_memory.add(identity)
 
 
 def forget(identity: Identity) -> None:
     """Drop what is known of a child that has ended."""
+    _short_of_memory.discard(identity)
     child = _children.get(identity)
     if child is not None and child.poll() is not None:
         del _children[identity]

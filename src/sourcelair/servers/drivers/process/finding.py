@@ -6,6 +6,7 @@ without a pid, so that whoever adopts it sees it end, and clears it away.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -70,8 +71,8 @@ class Finder:
         if over:
             return None
         leader = leader_of(found) if found is not None else None
-        if leader is not None and is_running(leader):
-            return found
+        if found is not None and leader is not None and is_running(leader):
+            return self._as_it_is(found, leader.pid)
         running = members.scan(self._installation) if running is None else running
         rest = members.belonging(running, instance, leader, self._groups.pids(instance))
         if not rest:
@@ -80,10 +81,15 @@ class Finder:
             # A launcher that has not written its claim to the end leads a session, and carries the id.
             first = next((process for process in rest if process.stat.session == process.stat.pid), None)
             if first is not None:
-                return self.describe(instance, first.identity, None)
+                return self._as_it_is(self.describe(instance, first.identity, None), first.stat.pid)
             oldest = min(process.stat.start for process in rest)
             found = self.describe(instance, Identity(0, oldest, this_boot()), None)
-        return Found(instance, found.handle, None, found.started_at)
+        return self._as_it_is(dataclasses.replace(found, pid=None), rest[0].stat.pid)
+
+    def _as_it_is(self, found: Found, pid: int) -> Found:
+        """Return an instance with whether it is paused; its groups are found by one of its processes."""
+        self._groups.locate(found.instance, pid)
+        return dataclasses.replace(found, paused=self._groups.is_frozen(found.instance))
 
     def look_for_all(self) -> list[Found]:
         """Return every instance of this installation of which anything runs."""

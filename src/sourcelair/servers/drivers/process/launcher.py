@@ -19,19 +19,26 @@ from pathlib import Path
 from sourcelair.servers.drivers.process.identity import Identity, booted_at, this_boot
 
 VOID = "void"
-# $1 claim, $2 boot, $3 port, $4 cgroup to join or nothing, then the command. Only builtins, so that it costs one exec.
+UNJOINED = 121
+# $1 claim, $2 boot, $3 port, $4 number of cgroups to join, these, then the command. Only builtins, so that it costs one
+# exec. Without a cgroup that it was to join it ends: it would run without its limits.
 # Standard output is a pipe to whoever starts it, and standard error the log: what is written to the pipe says that the
 # claim is ours, and becoming the command closes it.
 SCRIPT = """
 set -C
-[ -z "$4" ] || echo $$ >| "$4/cgroup.procs"
+lair_claim=$1 lair_boot=$2 lair_port=$3 lair_groups=$4
+shift 4
+while [ "$lair_groups" -gt 0 ]; do
+  { echo $$ >| "$1/cgroup.procs"; } 2> /dev/null || exit 121
+  shift
+  lair_groups=$((lair_groups - 1))
+done
 IFS= read -r lair_stat < /proc/$$/stat || exit 120
 field22() { lair_start=${20}; }
 field22 ${lair_stat##*) }
-{ printf '%s %s %s %s\\n' $$ "$lair_start" "$2" "$3" > "$1"; } 2> /dev/null || exit 120
+{ printf '%s %s %s %s\\n' $$ "$lair_start" "$lair_boot" "$lair_port" > "$lair_claim"; } 2> /dev/null || exit 120
 echo "$lair_start" || exit 120
-shift 4
-unset PWD OLDPWD lair_stat lair_start
+unset PWD OLDPWD lair_stat lair_start lair_claim lair_boot lair_port lair_groups
 exec "$@" >&2
 """
 
@@ -129,7 +136,7 @@ def launch(
     cwd: Path,
     log: int,
     port: int,
-    group: Path | None,
+    groups: Sequence[Path],
 ) -> tuple[subprocess.Popen[bytes], int | None]:
     """Start a command through the launcher, and wait until it has claimed (or lost) the id: about 2 ms, blocking.
 
@@ -141,15 +148,16 @@ def launch(
         cwd: its working directory.
         log: where its output goes, an open file.
         port: noted in the claim.
-        group: the cgroup that it joins before it becomes the command.
+        groups: cgroups that it joins before it becomes the command: the first costs some milliseconds.
 
     Returns:
-        the child, and its start time in clock ticks; None when it lost the claim (and has ended).
+        the child, and its start time in clock ticks; None when it has ended without running anything: it lost the
+        claim, or with the code `UNJOINED` it could not join a cgroup.
     """
     claims.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port), str(group or "")]
+    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port)]
     child = subprocess.Popen(
-        [*script, *command],
+        [*script, str(len(groups)), *map(str, groups), *command],
         env=env,
         cwd=cwd,
         stdin=subprocess.DEVNULL,

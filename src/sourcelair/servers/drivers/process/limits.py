@@ -1,32 +1,34 @@
 """Limits of an instance, set by prlimit(1) in the process that becomes the command.
 
-Processes are limited by the instance's cgroup where it has the `pids` controller. RLIMIT_NPROC, which is used else,
-counts all processes of the user, and does not hold for root.
+Processes and memory are limited by the instance's cgroups where they have the controllers. What is used else is weaker:
+RLIMIT_NPROC counts all processes of the user, and does not hold for root; RLIMIT_AS counts the address space of each
+process alone.
 """
 
 from __future__ import annotations
 
 import resource
 import shutil
+from collections.abc import Collection
 
 from sourcelair.client.policy import Limits
 from sourcelair.servers.drivers.base import StartFailed
 
 
-def prefix(limits: Limits, *, processes_grouped: bool) -> list[str]:
+def prefix(limits: Limits, enforced: Collection[str]) -> list[str]:
     """Return what to put before a command so that it runs under these limits; nothing for no limits.
 
     Args:
-        limits: of the spec. What is above our own hard limit is the same as that one.
-        processes_grouped: the cgroup limits the processes already.
+        limits: in effect. What is above our own hard limit is the same as that one.
+        enforced: the controllers of cgroups that limit it already.
 
     Raises:
         StartFailed: there are limits, and no prlimit on this machine.
     """
     asked = {
-        "nproc": (None if processes_grouped else limits.processes, resource.RLIMIT_NPROC),
+        "nproc": (None if "pids" in enforced else limits.processes, resource.RLIMIT_NPROC),
         "nofile": (limits.open_files, resource.RLIMIT_NOFILE),
-        "as": (limits.memory_bytes, resource.RLIMIT_AS),
+        "as": (None if "memory" in enforced else limits.memory_bytes, resource.RLIMIT_AS),
     }
     options = []
     for name, (value, kind) in asked.items():
