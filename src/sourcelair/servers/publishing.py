@@ -7,7 +7,8 @@ and is overwritten, or it does not land at all. It never undoes a later one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Container, Sequence
 
 from sourcelair.client.ceryx import CeryxClient, Route, RouteSettings, RouteWrite
 from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
@@ -65,6 +66,35 @@ class Publisher:
                 continue
             if route.managed_by != MANAGER:
                 raise Conflict(f"{host} has a route already that is not a server's: delete that first.", host=host)
+
+    @contextlib.asynccontextmanager
+    async def made(self, hosts: Sequence[str], settings: RouteSettings, served: Container[str]) -> AsyncIterator[int]:
+        """Make routes without a target, for a record that is about to be stored; gives their revision.
+
+        They come first: a record whose routes can't be made (the proxies' tables are full) could never be published,
+        and so never be stopped or removed either. After a crash between the two, those of no server are removed.
+
+        Args:
+            hosts: that have no routes yet.
+            settings: of these routes.
+            served: the hosts of all servers; those that are not among them in the end are removed again.
+
+        Raises:
+            Conflict: somebody else made a route for one of them.
+            LairError: they can't be written.
+        """
+        if not hosts:
+            yield 0
+            return
+        await self.loaded.wait()
+        await self.check_free(hosts)
+        revision = await self.publish(hosts, None, settings, insist=False)
+        try:
+            yield revision
+        finally:
+            if unused := [host for host in hosts if host not in served]:
+                with contextlib.suppress(LairError):  # the next start removes what is no server's
+                    await self.remove(unused, insist=False)
 
     def _route(self, host: str, instance: InstanceRecord | None, settings: RouteSettings) -> Route:
         target = None

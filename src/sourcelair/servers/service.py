@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from sourcelair.auth import Identity
-from sourcelair.client.ceryx import CeryxClient, RouteSettings
+from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Server, ServerInput
-from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
+from sourcelair.errors import Conflict, NotFound, PreconditionFailed
 from sourcelair.names import check_name, normalise_host
 from sourcelair.servers import machine, steps
 from sourcelair.servers.context import Context
@@ -295,7 +295,7 @@ class ServersService:
             record = machine.want_awake(record, "always on", now, actor=identity.actor)
         claim = encode(HostRecord(owner=owner, project=project))
         settings = self.context.policies.routed(record)
-        async with self._with_routes(self.context.hosts(record), settings) as made_at:
+        async with self.context.publisher.made(self.context.hosts(record), settings, self._by_host) as made_at:
             try:
                 revision = await self._store.transact(
                     [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
@@ -321,7 +321,7 @@ class ServersService:
         dropped = [host for host in old.hosts if host not in body.hosts]
         claim = encode(HostRecord(owner=old.owner, project=old.project))
         settings = self.context.policies.routed(self.context.policies.applied(new))
-        async with self._with_routes(added, settings):
+        async with self.context.publisher.made(added, settings, self._by_host):
             await worker.update(
                 lambda record: self.context.policies.applied(
                     machine.reconfigure(_kept(record), new, now, actor=identity.actor)
@@ -333,27 +333,6 @@ class ServersService:
         if added or dropped:
             await worker.move_hosts(before)
         return worker
-
-    @contextlib.asynccontextmanager
-    async def _with_routes(self, hosts: Sequence[str], settings: RouteSettings) -> AsyncIterator[int]:
-        """Make routes without a target, for a record that is about to be stored; gives their revision.
-
-        They come first: a record whose routes can't be made (the proxies' tables are full) could never be published,
-        and so never be stopped or removed either. After a crash between the two, those of no server are removed.
-        """
-        publisher = self.context.publisher
-        if not hosts:
-            yield 0
-            return
-        await publisher.loaded.wait()
-        await publisher.check_free(hosts)
-        revision = await publisher.publish(hosts, None, settings, insist=False)
-        try:
-            yield revision
-        finally:
-            if unused := [host for host in hosts if host not in self._by_host]:
-                with contextlib.suppress(LairError):  # the next start removes what is no server's
-                    await publisher.remove(unused, insist=False)
 
 
 def _kept(record: ServerRecord) -> ServerRecord:
