@@ -22,9 +22,10 @@ VISIT = StartRequest(cause="visit")
 async def awake(life: Life, **changes: Any) -> str:
     """Have a server that is awake, and return its instance."""
     await life.create(**changes)
+    server = await life.client.start("demo", "blog", VISIT, wait=5)
     while not (await life.client.report("demo", "blog")).starts:  # kept in the background: no effect of what follows
         await asyncio.sleep(0.001)
-    return named(await life.client.start("demo", "blog", VISIT, wait=5))
+    return named(server)
 
 
 def named(server: Server) -> str:
