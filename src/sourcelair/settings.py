@@ -158,8 +158,10 @@ class Settings(BaseSettings):
     answer_header_bytes: int = Field(
         16 << 10, ge=4 << 10, le=1 << 20, description="Bytes that the headers of an app's answer may have."
     )
-    patience: Seconds = Field(0.8, ge=0, description="Seconds a browser navigation is held before the waiting page.")
-    wake_timeout: Seconds = Field(60.0, gt=0, description="Seconds that other requests are held before a 504.")
+    patience: Seconds = Field(
+        0.8, ge=0, le=3600, description="Seconds a browser navigation is held before the waiting page."
+    )
+    wake_timeout: Seconds = Field(60.0, gt=0, le=3600, description="Seconds that other requests are held before a 504.")
     stream_timeout: Seconds = Field(3600.0, gt=0, description="Seconds of silence that a WebSocket or stream may have.")
     read_timeout: Seconds = Field(3600.0, gt=0, description="Seconds without a byte from an app before a 504.")
     served_wait: Seconds = Field(
@@ -192,7 +194,10 @@ class Settings(BaseSettings):
     )
     check_timeout: Seconds = Field(5.0, gt=0, description="Seconds that an app has to answer the check before sleep.")
     start_tries: int = Field(
-        8, ge=1, description="Starts that fail in a row before only a person, or another spec, makes the next one."
+        8,
+        ge=1,
+        le=1000,
+        description="Starts that fail in a row before only a person, or another spec, makes the next one.",
     )
     max_starting: int = Field(
         8, ge=1, description="Servers whose start may be in its first 5 seconds at once; owners take turns."
@@ -213,7 +218,7 @@ class Settings(BaseSettings):
     )
 
 
-NO_SETTINGS = frozenset({"LAIR_CONFIG", "LAIR_DEBUG", "LAIR_INSTANCE", "LAIR_INSTALLATION"})
+NO_SETTINGS = frozenset({"LAIR_CONFIG", "LAIR_DEBUG", "LAIR_INSTANCE", "LAIR_INSTALLATION", "LAIR_URL", "LAIR_API"})
 """Variables of ours that are no settings: where lair.toml lies, tracebacks on demand, and what instances are told."""
 
 TEST_PREFIX = "LAIR_TEST_"

@@ -76,6 +76,8 @@ class Api:
     answers: dict[tuple[str, str], Callable[[Any], tuple[int, str, bytes]]] = field(default_factory=dict)
     seen: list[tuple[str, str, Any, Message]] = field(default_factory=list)
     """What was asked: method, path, decoded body and headers."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every answer."""
 
     def answer(self, method: str, path: str, body: Any, status: int = 200) -> None:
         """Answer with JSON; as a problem where the status says so."""
@@ -107,6 +109,8 @@ def api(monkeypatch: pytest.MonkeyPatch, lair: Run) -> Iterator[Api]:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in made.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

@@ -70,6 +70,8 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
         (ONE, "put", {"200", "201"}, {"401", "403", "404", "409", "412", "422"}),
         (ONE, "delete", {"202", "204"}, {"401", "403", "404"}),
         (f"{ONE}start", "post", {"200", "202"}, {"401", "403", "404", "409", "503"}),
+        (f"{ONE}wake", "post", {"202"}, {"401", "403", "404", "409", "503"}),
+        (f"{ONE}extend", "post", {"200"}, {"401", "403", "404", "409", "422"}),
         (f"{ONE}restart", "post", {"200"}, {"401", "403", "404", "409", "503"}),
     ],
 )
@@ -79,6 +81,18 @@ def test_every_status_is_there(document: dict[str, Any], path: str, method: str,
     assert bad <= set(responses)
     if method != "delete":
         assert all(responses[status]["content"] == SERVER for status in good)
+
+
+def test_policies_of_owners_are_described(document: dict[str, Any]) -> None:
+    """As servers are: with both good answers, and with what a condition may refuse."""
+    one = document["paths"]["/api/owners/{owner}/"]
+    policy = {"application/json": {"schema": {"$ref": "#/components/schemas/Policy"}}}
+    assert [one["put"]["responses"][status]["content"] for status in ("200", "201")] == [policy, policy]
+    assert {"401", "403", "404", "412", "422"} <= set(one["put"]["responses"])
+    assert "204" in one["delete"]["responses"]
+    stop_after = document["components"]["schemas"]["SleepPolicy"]["properties"]["stop_after"]
+    assert [part.get("type") for part in stop_after["anyOf"]] == ["number", "string", "null"]
+    assert {"200", "404", "409"} <= set(document["paths"]["/api/instance/busy"]["post"]["responses"])
 
 
 def test_what_is_referred_to_is_there(document: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from tests.servers.world import Life, World, error_of
 
-from sourcelair.client.ceryx import NodeReport
+from sourcelair.client.ceryx import NodeReport, RouteSettings
 from sourcelair.client.servers import ServerInput, Spec, StartRequest
 from sourcelair.errors import Conflict, NotFound, OutOfSpace
 from sourcelair.store.base import Compare, Operation
@@ -113,7 +113,7 @@ async def test_routes_of_a_server_that_was_never_stored_are_removed(world: World
     """A crash between the route and the record."""
     async with world.up() as life:
         await life.create()
-        await life.service.context.publisher.publish(["lost--demo.localhost"], None)
+        await life.service.context.publisher.publish(["lost--demo.localhost"], None, RouteSettings())
     async with world.up() as life:
         await life.service.recovered.wait()
         routes, _ = await world.ceryx.list_routes()

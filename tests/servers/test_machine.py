@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sourcelair.client.ceryx import NodeAcknowledgement, NodeTotal, Withdrawal
-from sourcelair.client.servers import Exit, Spec
+from sourcelair.client.policy import Limits, Policy, SleepPolicy, WakePolicy
+from sourcelair.client.servers import Exit, Readiness, Spec
 from sourcelair.errors import Unavailable
-from sourcelair.servers import drains, machine
+from sourcelair.servers import backoff, drains, machine
 from sourcelair.servers.records import ServerRecord, decode, encode
 from sourcelair.store.base import Entry
 
@@ -40,7 +41,7 @@ def ended(instance: str = "i1", **values: Any) -> Exit:
     ("failures", "seconds"), [(0, 0), (1, 1), (2, 2), (3, 4), (8, 128), (9, 256), (10, 300), (100, 300), (10**6, 300)]
 )
 def test_back_off_doubles_and_ends(failures: int, seconds: float) -> None:
-    assert machine.backoff(failures) == seconds
+    assert backoff.backoff(failures) == seconds
 
 
 def test_a_failed_start_is_held_back_and_a_stop_forgets_that() -> None:
@@ -52,6 +53,7 @@ def test_a_failed_start_is_held_back_and_a_stop_forgets_that() -> None:
     assert machine.may_start(wanted, NOW + 1)
     again = machine.begin_start(wanted, "i2", 20001, NOW + 1)
     assert again.failure is None
+    assert (again.failures, again.given_up) == (1, False)
     stopped = machine.begin_drain(machine.want_asleep(again, "stopped by a user", NOW), "explicit", NOW, 0)
     assert machine.gone(machine.begin_stopping(stopped, NOW), ended("i2"), [], NOW).failures == 0
 
@@ -89,6 +91,152 @@ def test_after_an_idle_stop_nobody_starts_it() -> None:
     assert not machine.may_start(machine.gone(record, ended(), [], NOW), NOW)
 
 
+def dozing(**values: Any) -> ServerRecord:
+    return machine.begin_dozing(machine.begin_drain(awake(**values), "doze", NOW, 2), NOW + 1)
+
+
+def test_a_doze_keeps_the_instance_and_since_when_it_is_awake() -> None:
+    record = dozing()
+    assert (record.state, record.desired, record.cause, record.actor) == ("dozing", "asleep", "idle", "hemera")
+    assert (record.drain, record.drain_until, record.changed_at) == (None, None, NOW + 1)
+    again = machine.thawed(record, 9, None, NOW + 50, cause="a visit", actor="visitor")
+    assert (again.state, again.desired, again.cause, again.actor) == ("awake", "awake", "a visit", "visitor")
+    assert again.instance is not None
+    assert (again.instance.id, again.instance.awake_at, again.instance.thawed_at) == ("i1", NOW, NOW + 50)
+    assert again.route_revision == 9
+
+
+def test_only_the_drain_of_a_doze_ends_in_one_and_only_a_doze_is_thawed() -> None:
+    for kind in ("idle", "explicit", "exit"):
+        with pytest.raises(machine.IllegalStep):
+            machine.begin_dozing(machine.begin_drain(awake(), kind, NOW, 2), NOW)  # type: ignore[arg-type]
+    with pytest.raises(machine.IllegalStep):
+        machine.thawed(awake(), 1, None, NOW, cause="a visit", actor="visitor")
+
+
+def test_the_drain_of_a_doze_can_be_taken_back() -> None:
+    assert machine.cancel_drain(machine.begin_drain(awake(), "doze", NOW, 2), NOW).state == "awake"
+
+
+def test_a_stop_that_comes_during_a_thaw_stays_asked_for() -> None:
+    stopped = machine.want_asleep(dozing(), "stopped by a user", NOW, actor="owner")
+    record = machine.thawed(stopped, 9, None, NOW, cause="a visit", actor="visitor")
+    assert (record.state, record.desired, record.cause, record.actor) == (
+        "awake", "asleep", "stopped by a user", "owner",
+    )  # fmt: skip
+    assert machine.stop_asked(record)
+
+
+def test_from_a_doze_an_idle_stop_needs_no_drain() -> None:
+    record = machine.begin_stopping(dozing(), NOW)
+    assert (record.state, record.drain, record.desired, record.actor) == ("stopping", "idle", "asleep", "hemera")
+
+
+def test_the_end_of_one_instance_is_no_users_stop() -> None:
+    """What is kept awake starts the next one; of another instance, and beside a user's stop, it says nothing."""
+    record = machine.want_ended(awake(), "i1", machine.LIFETIME_OVER, NOW, actor="policy")
+    assert (record.desired, record.stop_instance, record.stopped_at, record.actor) == ("asleep", "i1", None, "policy")
+    kept = machine.want_ended(awake(always_on=True), "i1", machine.LIFETIME_OVER, NOW, actor="policy")
+    assert (kept.desired, kept.stop_instance) == ("awake", "i1")
+    assert machine.want_ended(awake(), "i0", "", NOW, actor="policy") == awake()
+    stopped = machine.want_asleep(awake(always_on=True), "stopped by a user", NOW, actor="owner")
+    assert machine.want_ended(stopped, "i1", "", NOW, actor="policy") == stopped
+
+
+def failing(times: int, **values: Any) -> ServerRecord:
+    record = asleep(policy=Policy(wake=WakePolicy(tries=3)), desired="awake", **values)
+    for number in range(times):
+        record = machine.begin_start(machine.want_awake(record, "a visit", NOW), f"i{number}", 20000, NOW)
+        record = machine.start_failed(record, "no", ["why"], NOW)
+    return record
+
+
+def test_tries_are_used_up_and_only_a_person_or_another_spec_tries_again() -> None:
+    record = failing(2)
+    assert (record.given_up, record.retry_at) == (False, NOW + 2)
+    record = failing(3)
+    assert (record.state, record.given_up, record.retry_at, record.failure_log) == ("failed", True, None, ["why"])
+    assert not machine.may_start(machine.want_awake(record, "a visit", NOW), NOW + 10**6)
+    again = machine.want_another_try(record, "user", NOW, actor="owner")
+    assert machine.may_start(again, NOW) and (again.failures, again.actor) == (0, "owner")
+    other = record.model_copy(update={"spec": Spec(readiness=Readiness(path="/health"))})
+    changed = machine.want_awake(machine.reconfigure(record, other, NOW), "a visit", NOW)
+    assert machine.may_start(changed, NOW)
+    switched = machine.reconfigure(record, record.model_copy(update={"always_on": True}), NOW)
+    assert machine.may_start(switched, NOW)
+
+
+def test_what_is_kept_awake_goes_on_trying_at_the_longest_pause() -> None:
+    record = failing(3, always_on=True)
+    assert (record.given_up, record.retry_at, record.desired) == (False, NOW + backoff.LONGEST_BACKOFF, "awake")
+
+
+def test_flapping_uses_up_the_tries_too() -> None:
+    """Ready, and dead within ten seconds, again and again."""
+    record = asleep(policy=Policy(wake=WakePolicy(tries=3)))
+    pauses = []
+    for number in range(3):
+        record = machine.begin_start(machine.want_awake(record, "a visit", NOW), f"i{number}", 20000, NOW)
+        record = machine.became_awake(record, machine.instance_of(record), 1, None, NOW)
+        record = machine.gone(machine.begin_drain(record, "exit", NOW, 0), ended(), ["why"], NOW + 9)
+        pauses.append(record.retry_at)
+    assert pauses == [NOW + 9, NOW + 10, None]
+    assert (record.state, record.given_up, record.failure, record.failure_log) == (
+        "failed", True, "it exited with code 1", ["why"],
+    )  # fmt: skip
+
+
+def test_this_machines_fault_uses_up_no_try() -> None:
+    record = failing(2)
+    for _ in range(5):
+        record = machine.not_its_fault(record, "no port", NOW)
+    assert (record.failures, record.given_up, record.retry_at) == (2, False, NOW + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "restarts"),
+    [
+        ({"driver": "other"}, True),
+        ({"command": ["true"]}, True),
+        ({"directory": "/srv"}, True),
+        ({"env": {"A": "1"}}, True),
+        ({"limits": Limits(processes=5)}, True),
+        ({"readiness": Readiness(path="/health")}, False),
+        ({"sleep": SleepPolicy(stop_after=5)}, False),
+        ({"wake": WakePolicy(patience=0)}, False),
+    ],
+)
+def test_only_what_a_process_is_made_of_restarts_it(change: dict[str, Any], restarts: bool) -> None:
+    old = awake()
+    new = old.model_copy(update={"spec": old.spec.model_copy(update=change)})
+    assert machine.stop_asked(machine.reconfigure(old, new, NOW)) is restarts
+
+
+def test_another_spec_is_no_users_stop() -> None:
+    """A schedule that is open starts it again."""
+    old = awake()
+    new = old.model_copy(update={"spec": Spec(command=["true"])})
+    assert machine.reconfigure(old, new, NOW).stopped_at is None
+
+
+def test_everything_says_who_did_it() -> None:
+    record = machine.want_awake(asleep(), "a visit", NOW, actor="visitor")
+    assert (record.cause, record.actor) == ("a visit", "visitor")
+    record = machine.begin_relisten(awake(), NOW)
+    assert (record.cause, record.actor) == ("it stopped listening", "instance")
+    record = machine.gone(machine.begin_drain(awake(), "exit", NOW, 0), ended(), [], NOW)
+    assert record.actor == "instance"
+    record = machine.begin_stopping(machine.begin_drain(awake(), "idle", NOW, 2), NOW)
+    assert record.actor == "hemera"
+    for stopped in (
+        machine.want_asleep(awake(), "stopped by a user", NOW, actor="admin"),
+        machine.want_restart(awake(), NOW, actor="admin"),
+        machine.want_removed(awake(), NOW, actor="admin"),
+        machine.reconfigure(awake(), awake().model_copy(update={"enabled": False}), NOW, actor="admin"),
+    ):
+        assert stopped.actor == "admin" and stopped.cause
+
+
 @pytest.mark.parametrize("change", [{"enabled": False}, {"removing": True}])
 def test_what_must_not_run_is_never_wanted(change: dict[str, bool]) -> None:
     record = asleep(**change)
@@ -124,12 +272,15 @@ def test_exits_are_described(code: int | None, signal: int | None, memory: bool,
     assert machine.describe_exit(code, signal, out_of_memory=memory) == said
 
 
+SIGNALLED = {("draining", kind) for kind in ("idle", "explicit", "exit")}
+
+
 class Life(RuleBasedStateMachine):
     """Whatever happens in whatever order: one instance at most, and a way back to where a visit succeeds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.record = asleep()
+        self.record = asleep(policy=Policy(wake=WakePolicy(tries=3)))
         self.now = NOW
         self.names = itertools.count(1)
 
@@ -170,19 +321,39 @@ class Life(RuleBasedStateMachine):
     def relisten(self) -> None:
         self.record = machine.begin_relisten(self.record, self.now)
 
-    @precondition(lambda self: self.record.state in {"starting", "awake"})
-    @rule(kind=st.sampled_from(["idle", "explicit", "exit"]))
+    @precondition(lambda self: self.record.state in {"starting", "awake", "dozing"})
+    @rule(kind=st.sampled_from(["idle", "doze", "explicit", "exit"]))
     def drain(self, kind: Any) -> None:
-        if kind == "idle" and self.record.state != "awake":
+        if kind in {"idle", "doze"} and self.record.state != "awake":
             return
         self.record = machine.begin_drain(self.record, kind, self.now, 2)
 
-    @precondition(lambda self: self.record.drain == "idle" and self.record.state == "draining")
+    @precondition(lambda self: self.record.drain == "doze")
+    @rule()
+    def doze(self) -> None:
+        self.record = machine.begin_dozing(self.record, self.now)
+
+    @precondition(lambda self: self.record.state == "dozing")
+    @rule()
+    def thaw(self) -> None:
+        self.record = machine.thawed(self.record, 1, None, self.now, cause="a visit", actor="visitor")
+
+    @precondition(lambda self: self.record.instance is not None)
+    @rule()
+    def end(self) -> None:
+        instance = machine.instance_of(self.record).id
+        self.record = machine.want_ended(self.record, instance, "memory pressure", self.now, actor="memory")
+
+    @rule()
+    def try_again(self) -> None:
+        self.record = machine.want_another_try(self.record, "user", self.now, actor="owner")
+
+    @precondition(lambda self: self.record.drain in {"idle", "doze"} and self.record.state == "draining")
     @rule()
     def cancel(self) -> None:
         self.record = machine.cancel_drain(self.record, self.now)
 
-    @precondition(lambda self: self.record.state == "draining")
+    @precondition(lambda self: self.record.state == "dozing" or (self.record.state, self.record.drain) in SIGNALLED)
     @rule()
     def signal(self) -> None:
         self.record = machine.begin_stopping(self.record, self.now)
@@ -212,6 +383,10 @@ class Life(RuleBasedStateMachine):
     def a_visit_succeeds_in_the_end(self) -> None:
         """From here, with everything going well and no more than the longest pause."""
         record, now = machine.want_awake(self.record, "a visit", self.now), self.now
+        if record.state == "dozing":
+            thawed = machine.thawed(record, 1, None, now, cause="a visit", actor="visitor")
+            assert thawed.state == "awake"
+            record = machine.begin_stopping(record, now)
         if record.state == "draining":
             record = machine.begin_stopping(record, now)
         if record.state == "stopping":
@@ -219,7 +394,18 @@ class Life(RuleBasedStateMachine):
             record = machine.gone(wanted, ended(machine.instance_of(wanted).id), [], now)
             record = machine.want_awake(record, "a visit", now)
         if record.state in {"asleep", "failed"}:
-            assert machine.may_start(record, now + machine.LONGEST_BACKOFF) == record.enabled
+            asked = machine.want_another_try(record, "user", now, actor="owner") if record.given_up else record
+            assert machine.may_start(asked, now + backoff.LONGEST_BACKOFF) == record.enabled
+
+    @invariant()
+    def what_is_given_up_has_failed_and_is_not_kept_awake(self) -> None:
+        if self.record.given_up:
+            assert self.record.state == "failed"
+            assert self.record.retry_at is None
+
+    @invariant()
+    def somebody_did_it(self) -> None:
+        assert (self.record.cause is None) == (self.record.actor is None)
 
 
 TestLife = Life.TestCase
@@ -230,11 +416,18 @@ def withdrawal(*nodes: NodeAcknowledgement) -> Withdrawal:
 
 
 def node(
-    name: str, total: int = 3, *, generation: str = "g", in_flight: int = 0, robots: int = 0, told: bool = True
+    name: str,
+    total: int = 3,
+    *,
+    generation: str = "g",
+    in_flight: int = 0,
+    idle_streams: int = 0,
+    robots: int = 0,
+    told: bool = True,
 ) -> NodeAcknowledgement:
     return NodeAcknowledgement(
-        node=name, state="live", acknowledged=told, generation=generation, in_flight=in_flight, streams=0, total=total,
-        robots=robots,
+        node=name, state="live", acknowledged=told, generation=generation, in_flight=in_flight, streams=idle_streams,
+        idle_streams=idle_streams, total=total, robots=robots,
     )  # fmt: skip
 
 
@@ -255,12 +448,21 @@ def total(name: str, count: int = 3, generation: str = "g") -> NodeTotal:
         (withdrawal(node("a")), [], "visited"),
         (withdrawal(node("a", generation="new")), [total("a")], "visited"),
         (withdrawal(node("a")), [total("a"), total("b")], "visited"),
+        (withdrawal(node("a", in_flight=2, idle_streams=1)), [total("a")], "in flight"),
+        (withdrawal(node("a", in_flight=1, idle_streams=1)), [total("a")], None),
         (withdrawal(), [], None),
     ],
 )
 def test_why_an_idle_stop_must_not_go_on(state: Withdrawal, seen: list[NodeTotal], why: str | None) -> None:
     found = drains.why_not(state, seen)
     assert found is None if why is None else found is not None and why in found
+
+
+def test_what_freezes_cuts_no_stream() -> None:
+    """Whatever its owner says of streams: one that is open is felt as soon as its app stands still."""
+    state = withdrawal(node("a", in_flight=1, idle_streams=1))
+    assert drains.why_not(state, [total("a")], doze=True) == "a request is in flight"
+    assert drains.why_not(withdrawal(node("a")), [total("a")], doze=True) is None
 
 
 def test_records_of_a_newer_version_are_refused_and_named() -> None:

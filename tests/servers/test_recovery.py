@@ -10,7 +10,7 @@ import pytest
 from tests.servers.world import Life, World, a_world, error_of
 
 from sourcelair.client.ceryx import Route, RouteWrite
-from sourcelair.client.servers import SleepRequest, Spec, StartRequest
+from sourcelair.client.servers import SleepRequest, StartRequest
 from sourcelair.servers.drivers.mock import Script
 from sourcelair.servers.records import ServerRecord, decode, encode
 from sourcelair.store import open_store
@@ -186,7 +186,9 @@ async def test_a_server_whose_driver_is_gone_holds_up_no_other(world: World) -> 
     entry = await store.get("/servers/demo/lost")
     assert entry is not None
     record = decode(ServerRecord, entry)
-    await store.put(entry.key, encode(record.model_copy(update={"spec": Spec(driver="gone")})))
+    assert record.instance is not None
+    instance = record.instance.model_copy(update={"driver": "gone"})
+    await store.put(entry.key, encode(record.model_copy(update={"instance": instance})))
     await store.close()
     async with world.up() as life:
         async with asyncio.timeout(5):

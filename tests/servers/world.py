@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from sourcelair.client.servers import Server, ServerInput, ServersClient, Spec
 from sourcelair.errors import LairError, Unauthorized, install_error_handlers
 from sourcelair.servers.drivers.mock import MockDriver, MockWorld, Script
 from sourcelair.servers.http import create_router
+from sourcelair.servers.memory import Memory
 from sourcelair.servers.service import ServersService
 from sourcelair.settings import Settings
 from sourcelair.store import open_store
@@ -29,11 +31,16 @@ NODE = "node"
 
 
 def authenticate(request: Request) -> Identity:
-    """Take the token as its own kind, `owner-NAME` as that owner's: how tokens are kept is tested elsewhere."""
+    """Take the token as its own kind, `owner-NAME` as that owner's, `instance-ID` as that instance's.
+
+    How tokens are kept is tested elsewhere.
+    """
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     kind, _, owner = token.partition("-")
-    if kind not in {"admin", "owner", "read", "service", "waker"}:
+    if kind not in {"admin", "owner", "read", "service", "waker", "instance"}:
         raise Unauthorized("A token is required.")
+    if kind == "instance":
+        return Identity(kind="instance", token_id=owner)
     return Identity(kind=kind, owner=owner or None)  # type: ignore[arg-type]
 
 
@@ -52,7 +59,15 @@ class World:
             "idle_drain_timeout": 0.3, "stop_grace": 0.2, "drain_timeout": 0.3, **settings,
         }  # fmt: skip
         self.settings = Settings(**values)
+        self.clock_set_by = 0.0
+        """Seconds by which the wall clock was set since the world began."""
+        self.memory: Memory | None = None
+        """What the API reads as this machine's memory."""
         self.ceryx = self.ceryx_client()
+
+    def now(self) -> float:
+        """What the wall clock shows."""
+        return time.time() + self.clock_set_by
 
     def close(self) -> None:
         """Give the ports to others."""
@@ -72,7 +87,16 @@ class World:
             self.driver.script(owner, project, script)
         store = await open_store(self.directory / "servers.db")
         client = self.ceryx_client()
-        service = ServersService(store, self.settings, {"mock": self.driver}, client, waker=WAKER)
+        service = ServersService(
+            store,
+            self.settings,
+            {"mock": self.driver},
+            client,
+            waker=WAKER,
+            clock=self.now,
+            jitter=lambda: 0.0,
+            memory=lambda: self.memory,
+        )
         try:
             async with service:
                 life = Life(self, service)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from sourcelair.auth.instances import InstanceTokens
 from sourcelair.auth.tokens import Identity, Kind, TokenRegistry
 from sourcelair.errors import Forbidden, InvalidInput
 from sourcelair.streams import ends_with
@@ -16,14 +17,21 @@ from sourcelair.streams import ends_with
 Authenticate = Callable[[Request], Identity]
 
 
-def authenticator(registry: TokenRegistry) -> Authenticate:
+def authenticator(registry: TokenRegistry, instances: InstanceTokens | None = None) -> Authenticate:
     """Return the FastAPI dependency that turns a request's token into an `Identity`, or raises Unauthorized.
 
     A stream that answers the request ends when the token is revoked.
+
+    Args:
+        registry: all tokens that were made for somebody.
+        instances: knows those of instances; None: they are no tokens here.
     """
 
     def authenticate(request: Request) -> Identity:
-        identity = registry.identify(request.headers.get("authorization"))
+        header = request.headers.get("authorization")
+        if instances is not None and (known := instances.identify(header)) is not None:
+            return known
+        identity = registry.identify(header)
         ends_with(request, registry.revoked(identity))
         return identity
 
@@ -75,7 +83,7 @@ def create_router(registry: TokenRegistry) -> APIRouter:
         body: TokenInput, response: Response, _: Annotated[Identity, Depends(administrator)]
     ) -> dict[str, Any]:
         """Make a token. This answer is the only place that ever shows it."""
-        if body.kind in {"service", "waker"}:
+        if body.kind in {"service", "waker", "instance"}:
             raise InvalidInput(f"kind: tokens of the kind {body.kind!r} are made by the services themselves.")
         response.headers["Cache-Control"] = "no-store"
         token, record = await registry.create(body.kind, owner=body.owner, note=body.note)

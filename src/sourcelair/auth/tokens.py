@@ -25,11 +25,19 @@ _MAX_NOTE = 200
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who makes a request. `owner` is set for tokens of the kind `owner`, and may be for `read`."""
+    """Who makes a request. `owner` is set for tokens of the kind `owner`, and may be for `read`.
+
+    `token_id` is the id of the instance where it is an instance's.
+    """
 
     kind: Kind
     owner: str | None = None
     token_id: str = ""
+
+    @property
+    def actor(self) -> str:
+        """Who this is where it is said who changed a server."""
+        return "hemera" if self.kind == "waker" else self.kind
 
     def require_admin(self) -> None:
         """Raise Forbidden unless this is an administrator or a service."""
@@ -49,6 +57,17 @@ class Identity:
         if self.kind in {"owner", "read"} and owner is not None and self.owner == owner:
             return
         raise Forbidden("This token may not see this." if owner is None else f"This token may not see {owner!r}.")
+
+    def require_some_reading(self) -> None:
+        """Raise Forbidden unless there may be servers that this may see; a list has those, and no others."""
+        if self.kind in {"waker", "instance"}:
+            raise Forbidden("This token may not see this.")
+
+    def require_instance(self) -> str:
+        """Return the id of the instance whose token this is. Raises Forbidden: it is another's."""
+        if self.kind != "instance":
+            raise Forbidden("Only an instance says this, with the LAIR_TOKEN of its environment.")
+        return self.token_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +197,8 @@ def _check(token: str, kind: Kind, owner: str | None, note: str) -> None:
         raise InvalidInput(f"A token must have {_MIN_TOKEN} characters or more: this one could be guessed.")
     if kind == "owner" and owner is None:
         raise InvalidInput("owner: an owner's token needs the owner's name.")
+    if kind == "instance":
+        raise InvalidInput("kind: instances get tokens of their own; nobody else has one.")
     if owner is not None:
         check_name("owner", owner)
         if kind not in {"owner", "read"}:

@@ -11,10 +11,12 @@ from sourcelair.cli import output
 from sourcelair.cli.create import create
 from sourcelair.cli.doctor import doctor
 from sourcelair.cli.down import down
-from sourcelair.cli.lifecycle import restart, start, stop
+from sourcelair.cli.lifecycle import extend, restart, start, stop, wake
 from sourcelair.cli.logs import logs
+from sourcelair.cli.owners import policy
 from sourcelair.cli.routes import nodes, routes
-from sourcelair.cli.servers import ls, open_, rm, show
+from sourcelair.cli.servers import ls, open_, rm
+from sourcelair.cli.show import show
 from sourcelair.cli.switches import disable, enable
 from sourcelair.cli.tokens import tokens
 from sourcelair.cli.up import up
@@ -52,11 +54,14 @@ for name, run in {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "wake": wake,
+    "extend": extend,
     "enable": enable,
     "disable": disable,
     "logs": logs,
     "open": open_,
     "rm": rm,
+    "policy": policy,
     "doctor": doctor,
 }.items():
     app.command(name)(run)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sourcelair.cli import output, values
+from sourcelair.cli import output, policies, values
 from sourcelair.cli.command import command
 from sourcelair.cli.servers import Name
 from sourcelair.cli.session import Session, split_name
@@ -15,6 +16,14 @@ from sourcelair.errors import Conflict, InvalidInput, NotFound, PreconditionFail
 
 if TYPE_CHECKING:
     from sourcelair.client.servers import Server, ServersClient
+
+
+class Streams(StrEnum):
+    """Whether an open WebSocket or event stream keeps a server awake."""
+
+    always = "always"
+    never = "never"
+    flow = "flow"
 
 
 @command
@@ -31,7 +40,36 @@ async def create(
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Variable; repeatable.")] = None,
     idle: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Sleeps after this long unused, as 90s, 10m.")
+        str | None, typer.Option(metavar="TIME", help="Is stopped after this long unused, as 90s, 10m, never.")
+    ] = None,
+    doze: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Is frozen in memory after this long unused, or never.")
+    ] = None,
+    min_awake: Annotated[str | None, typer.Option(metavar="TIME", help="Stays awake at least this long.")] = None,
+    lifetime: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Is stopped after this long, used or not, or never.")
+    ] = None,
+    streams: Annotated[
+        Streams | None, typer.Option(help="Whether open WebSockets keep it awake.", show_default="always")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Asked before it sleeps: anything but 2xx keeps it awake.")
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WINDOW", help="Kept awake then, as 'mon-fri 9:00-17:00 Europe/Athens'; repeatable."),
+    ] = None,
+    patience: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time a browser waits before the waiting page.")
+    ] = None,
+    wake_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time other requests are held.")] = None,
+    tries: Annotated[int | None, typer.Option(help="Starts that fail in a row before it gives up.")] = None,
+    show_log: Annotated[
+        bool | None, typer.Option("--show-log/--no-show-log", help="Visitors see its log while it starts.")
+    ] = None,
+    quiet: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Does not wake it, as 'path=/health* method=GET'; repeatable."),
     ] = None,
     host: Annotated[list[str] | None, typer.Option(help="Another public host; repeatable (administrators).")] = None,
     always_on: Annotated[
@@ -60,7 +98,8 @@ async def create(
     stop_grace: Annotated[str | None, typer.Option(metavar="TIME", help="Time from SIGTERM to SIGKILL.")] = None,
     open_files: Annotated[int | None, typer.Option(help="Open files per process.")] = None,
     processes: Annotated[int | None, typer.Option(help="Processes and threads.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Address space per process, as 512M.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of all its processes, as 512M.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="Processors that it may keep busy, as 0.5.")] = None,
 ) -> None:
     """Create a server, and print its URL. The first visit wakes it."""
     owner, project = split_name(name)
@@ -80,11 +119,29 @@ async def create(
                 "status": ready_status or None,
                 "start_timeout": values.seconds(start_timeout),
             },
-            "limits": {"processes": processes, "open_files": open_files, "memory_bytes": values.size(memory)},
+            "limits": {
+                "processes": processes,
+                "open_files": open_files,
+                "memory_bytes": values.size(memory),
+                "cpus": cpus,
+            },
             "sleep": {
-                "stop_after": values.seconds(idle),
+                "stop_after": values.duration(idle),
+                "doze_after": values.duration(doze),
+                "min_awake": values.seconds(min_awake),
+                "max_lifetime": values.duration(lifetime),
+                "streams": streams.value if streams else None,
+                "check": check,
+                "schedule": [policies.window(each) for each in schedule] if schedule else None,
                 "drain_timeout": values.seconds(drain_timeout),
                 "stop_grace": values.seconds(stop_grace),
+            },
+            "wake": {
+                "patience": values.seconds(patience),
+                "timeout": values.seconds(wake_timeout),
+                "tries": tries,
+                "show_log": show_log,
+                "quiet": [policies.rule(each) for each in quiet] if quiet else None,
             },
         },
         "hosts": host or None,

@@ -1,4 +1,4 @@
-"""Commands that start and stop: start, stop, restart."""
+"""Commands that start, stop and keep awake: start, stop, restart, wake, extend."""
 
 from __future__ import annotations
 
@@ -82,6 +82,38 @@ async def restart(session: Session, name: Name, *, wait: Wait = "90s") -> None:
             await client.restart(owner, project, wait=min(values.seconds(wait) or 0.0, LONGEST_CALL))
             server = await _start(client, owner, project, max(0.0, deadline - time.monotonic()))
     _report_awake(session, server, f"awake again after {_ms(began)} ms")
+
+
+@command
+async def wake(session: Session, name: Name) -> None:
+    """Wake a server as a visitor would, and do not wait for it. After failed starts it waits as visitors do."""
+    async with session.servers() as client:
+        with _naming_enable(name):
+            server = await client.wake(*split_name(name))
+    if session.as_json:
+        output.as_json(server.model_dump())
+    elif server.state == "awake":
+        output.line(f"{name} is awake.")
+    else:
+        output.line(f"{name} is on its way" + (f" ({server.state})." if server.state != "asleep" else "."))
+
+
+@command
+async def extend(
+    session: Session,
+    name: Name,
+    time: Annotated[str, typer.Argument(metavar="TIME", help="As 30m, 2h; 0 takes that back.", show_default=False)],
+) -> None:
+    """Keep a server that is awake awake for a time from now, used or not. It never shortens what was asked before."""
+    async with session.servers() as client:
+        server = await client.extend(*split_name(name), values.seconds(time) or 0.0)
+    until = server.instance.extended_until if server.instance else None
+    if session.as_json:
+        output.as_json(server.model_dump())
+    elif until is None:
+        output.line(f"{name} sleeps when nobody uses it, as usual.")
+    else:
+        output.line(f"{name} stays awake until {output.clock(until)} ({output.until(until)}).")
 
 
 async def _start(client: ServersClient, owner: str, project: str, wait: float) -> Server:

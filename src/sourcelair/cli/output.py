@@ -94,6 +94,13 @@ def ago(moment: float | None) -> str:
     return f"{duration(max(0.0, time.time() - moment))} ago"
 
 
+def clock(moment: float) -> str:
+    """Say a moment (Unix seconds) as this machine's clock shows it; with the day where it is not today."""
+    then = time.localtime(moment)
+    today = then[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+
+
 def until(moment: float) -> str:
     """Say when a moment to come (Unix seconds) is."""
     left = moment - time.time()

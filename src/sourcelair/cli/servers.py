@@ -1,13 +1,13 @@
-"""Commands about what servers there are: ls, show, open, rm."""
+"""Commands about what servers there are: ls, open, rm."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sourcelair.cli import output, values
+from sourcelair.cli import output
 from sourcelair.cli.command import command
 from sourcelair.cli.session import Session, split_name
 from sourcelair.errors import InvalidInput, Unavailable
@@ -57,23 +57,6 @@ async def ls(
     else:
         rows = [(f"{s.owner}/{s.project}", shown_state(s), output.ago(s.changed_at), s.url) for s in servers]
         output.table(("SERVER", "STATE", "SINCE", "URL"), rows)
-
-
-@command
-async def show(session: Session, name: Name) -> None:
-    """Show all facts about a server: state, last start and where its time went, last exit, failure."""
-    async with session.servers() as client:
-        server = await client.get(*split_name(name))
-    if session.as_json:
-        output.as_json(server.model_dump())
-        return
-    for label, value in _facts(server):
-        if value:
-            output.line(f"{label:<13}{value}")
-    if server.failure:
-        output.line(f"{'failure':<13}{server.failure}")
-        for text in server.failure_log:
-            output.line(f"{'':<13}| {text}")
 
 
 @command
@@ -136,42 +119,6 @@ def confirm(what: str, *, yes: bool) -> None:
 def shown_state(server: Server) -> str:
     """Return the state for a person: a disabled one that sleeps is `disabled`."""
     return "disabled" if server.state == "asleep" and not server.enabled else server.state
-
-
-def _facts(server: Server) -> list[tuple[str, str]]:
-    spec, instance, exit_ = server.spec, server.instance, server.last_exit
-    readiness = f"{spec.readiness.path}" + (f" -> {spec.readiness.status}" if spec.readiness.status else "")
-    facts = [
-        ("server", f"{server.owner}/{server.project}"),
-        ("url", server.url),
-        ("hosts", ", ".join(server.hosts)),
-        ("state", shown_state(server) + (f" ({server.cause})" if server.cause else "")),
-        ("since", output.ago(server.changed_at)),
-        ("wanted", server.desired + (", always on" if server.always_on else "")),
-        ("driver", spec.driver),
-        ("command", values.shell_line(spec.command)),
-        ("directory", spec.directory or ""),
-        ("env", ", ".join(spec.env)),
-        ("ready", readiness),
-        ("limits", _named(spec.limits.model_dump())),
-        ("sleep", _named(spec.sleep.model_dump())),
-    ]
-    if instance:
-        where = f"{instance.host}:{instance.port}" if instance.port else "no port yet"
-        process = f", process {instance.pid}" if instance.pid else ""
-        facts.append(("instance", f"{instance.id} on {where}{process}, started {output.ago(instance.started_at)}"))
-    if server.timing:
-        parts = [f"{name} {value:.1f} ms" for name, value in server.timing.model_dump().items() if value is not None]
-        facts.append(("last start", ", ".join(parts)))
-    if exit_:
-        facts.append(("last exit", f"{exit_.reason}, {output.ago(exit_.at)}"))
-    if server.retry_at:
-        facts.append(("next try", output.until(server.retry_at)))
-    return facts
-
-
-def _named(values_: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in values_.items() if value is not None)
 
 
 def _open_browser(url: str) -> bool:

@@ -29,6 +29,15 @@ def seconds(text: str | None) -> float | None:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def duration(text: str | None) -> float | str | None:
+    """Return a time in seconds, as `seconds` does, or `never`.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    return "never" if text is not None and text.strip().lower() == "never" else seconds(text)
+
+
 def size(text: str | None) -> int | None:
     """Return a size in bytes: `1000000`, `512M`, `2G` (powers of 1024).
 
@@ -76,4 +85,5 @@ def refused_by_the_model() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{'.'.join(str(part) for part in first['loc'])}: {said.rstrip('.')}.") from error

@@ -6,13 +6,34 @@ Null means "as the next one says": a server's own policy, then its owner's defau
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+
+def _duration(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Say in one message what both of a union's parts refused: theirs name fields that are not there."""
+    try:
+        return handler(value)
+    except ValidationError:
+        raise ValueError("write a number of seconds greater than 0, or never") from None
+
 
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
-Duration = Annotated[float, Field(allow_inf_nan=False, gt=0)] | Literal["never"]
+Duration = Annotated[
+    Annotated[float, Field(allow_inf_nan=False, gt=0)] | Literal["never"],
+    WrapValidator(_duration),
+]
 """Seconds, or `never`, which overrides an owner's default."""
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sourcelair.client.ceryx import NodeTotal
-from sourcelair.client.http import ApiClient, segment
+from sourcelair.client.http import segment
+from sourcelair.client.owners import OwnersClient
 from sourcelair.client.policy import Limits, Policy, Seconds, SleepPolicy, Text, WakePolicy
 
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
@@ -66,6 +67,7 @@ class Instance(BaseModel):
     pid: int | None = None
     started_at: float | None = None
     awake_at: float | None = Field(None, description="When it was published for the first time.")
+    thawed_at: float | None = Field(None, description="When it was thawed last, where it ever dozed.")
     busy_until: float | None = Field(None, description="Until when the app itself says that it is busy.")
     extended_until: float | None = Field(None, description="Until when somebody asked to keep it awake.")
 
@@ -182,6 +184,12 @@ class BusyRequest(BaseModel):
     seconds: Seconds = Field(ge=0, le=30 * 86400)
 
 
+class Busy(BaseModel):
+    """Answer to an app that said whether it is busy: until when that counts, in Unix seconds."""
+
+    busy_until: float | None
+
+
 class WakeReport(BaseModel):
     """How long the cold starts of one server took, in milliseconds after they were asked for.
 
@@ -205,7 +213,7 @@ class ServerEvent(BaseModel):
     server: Server | None
 
 
-class ServersClient(ApiClient):
+class ServersClient(OwnersClient):
     """The SourceLair API."""
 
     @staticmethod
@@ -275,6 +283,34 @@ class ServersClient(ApiClient):
         """Ask for an idle stop."""
         answer = await self.request("POST", self._path(owner, project, "sleep"), body=request.model_dump())
         return SleepResult(**answer.json())
+
+    async def wake(self, owner: str, project: str) -> Server:
+        """Wake it as a visitor would, without waiting for it.
+
+        Raises:
+            Conflict: it is disabled (`extra["state"] == "disabled"`).
+            Unavailable: its last start failed, and it is not yet time for the next; `extra` has `retry_at`.
+        """
+        return Server(**(await self.request("POST", self._path(owner, project, "wake"))).json())
+
+    async def extend(self, owner: str, project: str, seconds: float) -> Server:
+        """Keep it awake for so many seconds from now, used or not; 0 takes that back. Raises Conflict: it sleeps."""
+        body = ExtendRequest(seconds=seconds).model_dump()
+        return Server(**(await self.request("POST", self._path(owner, project, "extend"), body=body)).json())
+
+    async def busy(self, seconds: float) -> Busy:
+        """Say with an instance's own token that it is busy for so many seconds from now; 0: not any more.
+
+        Raises:
+            NotFound: no server has this instance any more.
+            Conflict: it is being stopped already.
+        """
+        body = BusyRequest(seconds=seconds).model_dump()
+        return Busy(**(await self.request("POST", "/api/instance/busy", body=body)).json())
+
+    async def report(self, owner: str, project: str) -> WakeReport:
+        """Return how long its cold starts took."""
+        return WakeReport(**(await self.request("GET", self._path(owner, project, "report"))).json())
 
     async def delete(self, owner: str, project: str, *, wait: float = 60.0) -> bool:
         """Stop it and forget it. Its directory is never touched.

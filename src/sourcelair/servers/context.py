@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Instance, Server
 from sourcelair.names import WILDCARD, host_label
 from sourcelair.servers.drivers.base import Driver, StartOrder
 from sourcelair.servers.policies import Policies
+from sourcelair.servers.population import Population
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import ServerRecord
@@ -35,7 +37,12 @@ def is_a_servers_own(host: str, domain: str) -> bool:
 
 @dataclass
 class Context:
-    """The parts that workers share. `removed` is told which server is forgotten."""
+    """The parts that workers share.
+
+    `removed` is told which server is forgotten, `watching` are told of each worker whose server changed. `clock` gives
+    Unix seconds, `jitter` a number from -1 to 1 for each pause after a failed start. `told` returns what else an
+    instance finds in its environment: where the API is, and its token for that.
+    """
 
     store: Store
     settings: Settings
@@ -45,10 +52,14 @@ class Context:
     publisher: Publisher
     ports: Ports
     turns: Turns
+    population: Population
     spawn: Callable[..., object]
     removed: Callable[[ServerRecord], None]
     clock: Callable[[], float]
+    told: Callable[[str], Mapping[str, str]]
+    jitter: Callable[[], float]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: list[Callable[[Any], None]] = field(default_factory=list)
 
     def primary_host(self, owner: str, project: str) -> str:
         """Return `{project}--{owner}.{domain}`."""
@@ -80,7 +91,7 @@ class Context:
     def order(self, record: ServerRecord, instance: str, port: int) -> StartOrder:
         """Return all that a driver is told to start an instance."""
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        env |= {"PORT": str(port), "LAIR_URL": self.url(record), **record.spec.env}
+        env |= {"PORT": str(port), "LAIR_URL": self.url(record), **record.spec.env, **self.told(instance)}
         limits = record.policy.limits
         return StartOrder(instance, record.owner, record.project, record.spec, port, env, self.log(record), limits)
 
@@ -115,6 +126,7 @@ class Context:
                 pid=instance.pid,
                 started_at=instance.started_at,
                 awake_at=instance.awake_at,
+                thawed_at=instance.thawed_at,
                 busy_until=instance.busy_until,
                 extended_until=instance.extended_until,
             ),

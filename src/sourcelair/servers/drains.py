@@ -1,8 +1,8 @@
 """Draining: the target is withdrawn, and every registered node says what is still in flight.
 
-An *idle* drain is for a server that nobody uses: one arrival, one changed total, or a node that does not answer in
-time, and it is published again. An *explicit* one is never cancelled by visitors. What ended by itself is only
-withdrawn.
+An *idle* drain, or one for a *doze*, is for a server that nobody uses: one arrival, one changed total, whatever keeps
+it awake, or a node that does not answer in time, and it is published again. An *explicit* one is never cancelled by
+visitors. What ended by itself is only withdrawn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import asyncio
 from sourcelair.client.ceryx import NodeTotal, Withdrawal
 from sourcelair.errors import LairError
 from sourcelair.servers import machine
-from sourcelair.servers.worker import Interrupted, Worker
+from sourcelair.servers.changes import Interrupted
+from sourcelair.servers.reasons import why_kept
+from sourcelair.servers.worker import Worker
 
 LONGEST_QUESTION = 20.0
 """Seconds of one question to Ceryx."""
@@ -22,9 +24,9 @@ PAUSE = 0.1
 
 
 async def drain(worker: Worker) -> None:
-    """Drain, and go on to `stopping`; an idle drain may end in `awake` again."""
-    if worker.record.drain == "idle":
-        await _drain_idle(worker)
+    """Drain, and go on to `stopping` or `dozing`; one of what nobody uses may end in `awake` again."""
+    if worker.record.drain in {"idle", "doze"}:
+        await _drain_unused(worker)
         return
     revision = await worker.publish(None)
     if worker.record.drain == "explicit":
@@ -33,9 +35,10 @@ async def drain(worker: Worker) -> None:
 
 
 async def begin_explicit(worker: Worker) -> None:
-    """Begin to drain for an explicit stop; its deadline is stored with it."""
+    """Begin to drain for an explicit stop; its deadline is stored with it. What dozes has nothing to wait for."""
     context = worker.context
-    timeout = worker.record.policy.sleep.drain_timeout or 0.0
+    drained = worker.record.state == "dozing" and worker.published is None
+    timeout = 0.0 if drained else worker.record.policy.sleep.drain_timeout or 0.0
     await worker.update(lambda record: machine.begin_drain(record, "explicit", context.clock(), timeout))
 
 
@@ -47,8 +50,9 @@ async def _begin_stopping(worker: Worker, revision: int) -> None:
     )
 
 
-async def _drain_idle(worker: Worker) -> None:
-    context, instance = worker.context, machine.instance_of(worker.record)
+async def _drain_unused(worker: Worker) -> None:
+    context, instance, doze = worker.context, machine.instance_of(worker.record), worker.record.drain == "doze"
+    seen: list[NodeTotal] = []
     if worker.sleeping is None:
         reason: str | None = "nobody waits for it"
     else:
@@ -59,22 +63,31 @@ async def _drain_idle(worker: Worker) -> None:
                 context.ceryx.withdrawal(
                     instance.id, revision, until="acknowledged", wait=context.settings.idle_drain_timeout
                 ),
-                lambda: worker.arrived or worker.stop_asked or worker.exited or worker.record.always_on,
+                lambda: is_disturbed(worker),
             )
-            reason = why_not(state, seen)
+            reason = why_not(state, seen, doze=doze)
         except Interrupted:
-            reason = "it is always on" if worker.record.always_on else "somebody came"
+            reason = None
         except LairError as error:
             reason = error.detail
+    reason = reason or why_kept(worker.record, context.clock())
     if worker.exited:
         await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
         worker.end_sleep("it ended by itself")
     elif worker.stop_asked:
         await begin_explicit(worker)
         worker.end_sleep("an explicit stop came first")
-    elif reason is None and not worker.arrived and not worker.record.always_on:
-        await _begin_stopping(worker, revision)
-        worker.end_sleep("idle", slept=True)
+    elif reason is None and not worker.arrived:
+        if doze:
+            worker.drained = seen
+            await worker.update(
+                lambda record: machine.begin_dozing(record, context.clock()).model_copy(
+                    update={"route_revision": revision}
+                )
+            )  # who waits for it is answered once it is frozen
+        else:
+            await _begin_stopping(worker, revision)
+            worker.end_sleep("idle", slept=True)
     else:
         revision = await worker.publish(instance)
         await worker.update(
@@ -83,17 +96,25 @@ async def _drain_idle(worker: Worker) -> None:
         worker.end_sleep(reason or "somebody came")
 
 
-def why_not(state: Withdrawal, seen: list[NodeTotal]) -> str | None:
-    """Return why an idle stop must not go on; None if it may.
+def is_disturbed(worker: Worker) -> bool:
+    """Return whether anything came in the way of its sleep."""
+    if worker.arrived or worker.stop_asked or worker.exited:
+        return True
+    return why_kept(worker.record, worker.context.clock()) is not None
+
+
+def why_not(state: Withdrawal, seen: list[NodeTotal], *, doze: bool = False) -> str | None:
+    """Return why a sleep must not go on; None if it may.
 
     Args:
         state: what every registered node said after the withdrawal.
         seen: what the sleeper saw when it found the server idle.
+        doze: it is to be frozen: then nothing may be open. A stop only cuts streams that keep nothing awake.
     """
     late = [node.node for node in state.nodes if not node.acknowledged]
     if late:
         return f"the proxy node {late[0]} does not answer"
-    if any(node.in_flight for node in state.nodes):
+    if any((node.in_flight or 0) > (0 if doze else node.idle_streams or 0) for node in state.nodes):
         return "a request is in flight"
     # Equal as a whole: a generation that the sleeper did not see may hide visits of one that is gone.
     # Robots that came and went are no visits: else one that comes often would keep it awake for ever.
@@ -107,7 +128,11 @@ async def _until_quiet(worker: Worker, revision: int) -> None:
     """Wait until nothing but streams is in flight, the time is over, or the instance ended."""
     record, context = worker.record, worker.context
     instance = machine.instance_of(record)
-    while (left := (record.drain_until or 0.0) - context.clock()) > 0 and not worker.exited:
+    loop = asyncio.get_running_loop()
+    # As much as is left of it after a crash, and never longer than was stored: the wall clock may be set meanwhile.
+    longest = record.policy.sleep.drain_timeout or 0.0
+    end = loop.time() + min(longest, (record.drain_until or 0.0) - context.clock())
+    while (left := end - loop.time()) > 0 and not worker.exited:
         try:
             state = await worker.race(
                 context.ceryx.withdrawal(instance.id, revision, until="quiet", wait=min(left, LONGEST_QUESTION)),

@@ -49,13 +49,14 @@ async def end(worker: Worker, status: ExitStatus, failure: str | None) -> None:
         expected=not by_itself and failure is None,
     )
     lines = await last_lines(worker) if failure or by_itself else []
+    jitter = context.jitter()
     port = PortRecord(instance=instance.id, withdrawn=context.publisher.revision(worker.hosts))
 
     def ended_so(record: ServerRecord) -> ServerRecord:
         if failure is not None and not worker.stop_asked:
-            failed = machine.start_failed(record, failure, lines, now)
+            failed = machine.start_failed(record, failure, lines, now, jitter)
             return failed.model_copy(update={"last_exit": ended})
-        return machine.gone(record, ended, lines, now)
+        return machine.gone(record, ended, lines, now, jitter)
 
     await worker.update(ended_so, [Put(port_key(instance.port), encode(port))])
     worker.forget_instance()

@@ -3,13 +3,12 @@
 # Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate, dependency
@@ -21,9 +20,14 @@ from sourcelair.client.servers import (
     SleepResult,
     StartRequest,
 )
-from sourcelair.errors import BadRequest, HistoryCompacted, LairError
+from sourcelair.errors import HistoryCompacted, LairError
 from sourcelair.servers import asking
+from sourcelair.servers.answers import NOT_STARTED, ONE, Answers
+from sourcelair.servers.answers import answer as _answer
+from sourcelair.servers.answers import expected as _expected
 from sourcelair.servers.events import follow
+from sourcelair.servers.http_keeping import add_keeping
+from sourcelair.servers.http_owners import add_owners
 from sourcelair.servers.service import ServersService
 from sourcelair.streams import EventStream, Stream, event
 
@@ -33,22 +37,14 @@ LONGEST_WAIT = 300.0
 AT_ONCE = 20
 """Servers of a list that are shown without giving way to others: less than a millisecond."""
 
-_ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
-
 Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, allow_inf_nan=False, description="Seconds to wait for it.")]
-ONE = "/api/servers/{owner}/{project}"
 
-Answers = dict[int | str, dict[str, Any]]
 PUT_ANSWERS: Answers = {
     201: {"model": Server, "description": "It was created."},
     409: {"description": "A host is another's, or the server is just being removed."},
     412: {"description": "It exists (`If-None-Match: *`), or is at another revision (`If-Match`)."},
 }
 ON_ITS_WAY = {"model": Server, "description": "It is still on its way."}
-NOT_STARTED: Answers = {
-    409: {"description": "It is disabled."},
-    503: {"description": "The start failed: with `state`, `log` and `retry_at`."},
-}
 
 
 def create_router(service: ServersService, authenticate: Authenticate) -> APIRouter:
@@ -62,6 +58,8 @@ def create_router(service: ServersService, authenticate: Authenticate) -> APIRou
     _add_servers(router, service, authenticate)
     _add_actions(router, service, authenticate)
     _add_reading(router, service, authenticate)
+    add_keeping(router, service, authenticate)
+    add_owners(router, service, authenticate)
     return router
 
 
@@ -72,6 +70,7 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
     @router.get("/api/servers/")
     async def list_servers(identity: Annotated[Identity, who], host: str | None = None) -> Response:
         """List the servers that the token may see; with `host`, the one that answers there, or none."""
+        identity.require_some_reading()
         servers = service.select(identity, host)
         return StreamingResponse(_array(servers), media_type="application/json")
 
@@ -97,7 +96,7 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
     async def delete_server(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 60) -> Response:
         """Stop a server and forget it: its record, hosts and log, never its directory. 202 if that takes longer."""
         identity.require_write(owner)
-        done = await asking.remove(service.worker(owner, project), wait)
+        done = await asking.remove(service.worker(owner, project), wait, actor=identity.actor)
         return Response(status_code=204 if done else 202)
 
 
@@ -115,24 +114,25 @@ def _add_actions(router: APIRouter, service: ServersService, authenticate: Authe
         """Start it, no more than once, and wait until it is awake. 503 if the start failed, 409 if it is disabled."""
         identity.require_write(owner)
         worker = service.worker(owner, project)
-        server = await asking.start(worker, body or StartRequest(), wait)
+        request = body or StartRequest()
+        server = await asking.start(worker, request, wait, actor=asking.actor_of(identity, request))
         return _answer(server, 200 if server.state == "awake" and not worker.stop_asked else 202)
 
     @router.post(f"{ONE}/stop", response_model=Server)
     async def stop(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
         """Put it to sleep, whoever visits. A visit wakes it again."""
         identity.require_write(owner)
-        return _answer(await asking.stop(service.worker(owner, project), wait))
+        return _answer(await asking.stop(service.worker(owner, project), wait, actor=identity.actor))
 
     @router.post(f"{ONE}/restart", response_model=Server, responses=NOT_STARTED)
     async def restart(owner: str, project: str, identity: Annotated[Identity, who], wait: Wait = 0) -> Response:
         """Stop it, and start a new instance."""
         identity.require_write(owner)
-        return _answer(await asking.restart(service.worker(owner, project), wait))
+        return _answer(await asking.restart(service.worker(owner, project), wait, actor=identity.actor))
 
     @router.post(f"{ONE}/sleep")
     async def sleep(owner: str, project: str, body: SleepRequest, identity: Annotated[Identity, who]) -> SleepResult:
-        """Stop it if nobody uses it: it names the instance and the totals that the sleeper saw."""
+        """Stop it, or let it doze, if nobody uses it: it names the instance and the totals that the sleeper saw."""
         identity.require_write(owner)
         return await asking.sleep(service.worker(owner, project), body)
 
@@ -165,28 +165,10 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
 
         410 when the history since then is gone: list the servers again.
         """
-        if identity.kind == "waker":
-            identity.require_read()
+        identity.require_some_reading()
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isdigit() else None if from_ is None else from_ - 1
         return EventStream(_events(await follow(service.context, identity, after)), service.closing)
-
-
-def _answer(server: Server, status: int = 200) -> JSONResponse:
-    return JSONResponse(server.model_dump(), status_code=status, headers={"ETag": f'"{server.revision}"'})
-
-
-def _expected(request: Request) -> int | None:
-    """Return the revision that `If-Match` or `If-None-Match: *` asks for; None where there is no condition."""
-    if request.headers.get("if-none-match", "").strip() == "*":
-        return 0
-    header = request.headers.get("if-match")
-    if header is None:
-        return None
-    match = _ETAG.fullmatch(header.strip())
-    if match is None:
-        raise BadRequest('If-Match: send one revision as the ETag gave it, such as "42".')
-    return int(match[1])
 
 
 async def _array(servers: Iterator[Server]) -> AsyncIterator[bytes]:

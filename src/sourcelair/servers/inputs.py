@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from sourcelair.auth import Identity
+from sourcelair.client.policy import seconds
 from sourcelair.client.servers import ServerInput, Spec
 from sourcelair.errors import Forbidden, InvalidInput
 from sourcelair.names import normalise_host
@@ -15,7 +16,7 @@ from sourcelair.servers.drivers.base import Driver
 MOST_ENV_BYTES = 128 << 10
 """Bytes of one variable: what Linux takes (MAX_ARG_STRLEN)."""
 
-OURS = {"PORT", "LAIR_INSTANCE", "LAIR_INSTALLATION", "LAIR_URL"}
+OURS = {"PORT", "LAIR_INSTANCE", "LAIR_INSTALLATION", "LAIR_URL", "LAIR_API", "LAIR_TOKEN"}
 """Variables that say what we know better."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -46,6 +47,8 @@ def checked_spec(spec: Spec, drivers: Mapping[str, Driver], old: Spec | None) ->
         raise InvalidInput("spec.readiness.path: write what is no printable ASCII as a URL does, such as %C3%A9 for é.")
     checked = spec.model_copy(update={"env": env})
     driver.check(checked)
+    if seconds(spec.sleep.doze_after) is not None and "pause" not in driver.capabilities:
+        raise InvalidInput(f"spec.sleep.doze_after: the driver {driver.name} can't freeze a server on this machine.")
     return checked
 
 

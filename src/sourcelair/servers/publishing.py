@@ -7,9 +7,10 @@ and is overwritten, or it does not land at all. It never undoes a later one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Container, Sequence
 
-from sourcelair.client.ceryx import CeryxClient, Route, RouteWrite
+from sourcelair.client.ceryx import CeryxClient, Route, RouteSettings, RouteWrite
 from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
 from sourcelair.servers.records import InstanceRecord
 from sourcelair.telemetry import get_logger
@@ -66,7 +67,36 @@ class Publisher:
             if route.managed_by != MANAGER:
                 raise Conflict(f"{host} has a route already that is not a server's: delete that first.", host=host)
 
-    def _route(self, host: str, instance: InstanceRecord | None) -> Route:
+    @contextlib.asynccontextmanager
+    async def made(self, hosts: Sequence[str], settings: RouteSettings, served: Container[str]) -> AsyncIterator[int]:
+        """Make routes without a target, for a record that is about to be stored; gives their revision.
+
+        They come first: a record whose routes can't be made (the proxies' tables are full) could never be published,
+        and so never be stopped or removed either. After a crash between the two, those of no server are removed.
+
+        Args:
+            hosts: that have no routes yet.
+            settings: of these routes.
+            served: the hosts of all servers; those that are not among them in the end are removed again.
+
+        Raises:
+            Conflict: somebody else made a route for one of them.
+            LairError: they can't be written.
+        """
+        if not hosts:
+            yield 0
+            return
+        await self.loaded.wait()
+        await self.check_free(hosts)
+        revision = await self.publish(hosts, None, settings, insist=False)
+        try:
+            yield revision
+        finally:
+            if unused := [host for host in hosts if host not in served]:
+                with contextlib.suppress(LairError):  # the next start removes what is no server's
+                    await self.remove(unused, insist=False)
+
+    def _route(self, host: str, instance: InstanceRecord | None, settings: RouteSettings) -> Route:
         target = None
         if instance is not None and instance.host is not None:
             address = f"[{instance.host}]" if ":" in instance.host else instance.host
@@ -74,33 +104,51 @@ class Publisher:
         return Route(
             source=host,
             target=target,
+            settings=settings,
             waker=self._waker,
             instance=instance.id if instance is not None and target is not None else None,
             managed_by=MANAGER,
         )
 
-    async def publish(self, hosts: Sequence[str], instance: InstanceRecord | None, *, insist: bool = True) -> int:
+    async def publish(
+        self,
+        hosts: Sequence[str],
+        instance: InstanceRecord | None,
+        settings: RouteSettings,
+        *,
+        insist: bool = True,
+    ) -> int:
         """Write the routes of one server, and return the revision at which they stand.
 
         Args:
             hosts: of the server.
             instance: whose target is published; None withdraws.
+            settings: of these routes, with a target or without.
             insist: go on until they are written: what comes next is true only then.
 
         Raises:
             LairError: they can't be written, and `insist` is false.
         """
-        return await self._write([(host, self._route(host, instance)) for host in hosts], insist=insist)
+        return await self.publish_all([(host, instance, settings) for host in hosts], insist=insist)
+
+    async def publish_all(
+        self, routes: Sequence[tuple[str, InstanceRecord | None, RouteSettings]], *, insist: bool = True
+    ) -> int:
+        """Write routes of many servers in one transaction, as `publish` does: host, instance and settings of each."""
+        return await self._write(
+            [(host, self._route(host, instance, settings)) for host, instance, settings in routes], insist=insist
+        )
 
     def revision(self, hosts: Sequence[str]) -> int:
         """Return the newest known revision of these routes."""
         return max((self._revisions.get(host, 0) for host in hosts), default=0)
 
-    async def withdraw_all(self, hosts: Sequence[str]) -> int:
+    async def withdraw_all(self, hosts: Sequence[tuple[str, RouteSettings]]) -> int:
         """Write routes without a target, many at once; returns the last revision."""
         revision = 0
         for at in range(0, len(hosts), AT_ONCE):
-            revision = await self.publish(hosts[at : at + AT_ONCE], None)
+            some = hosts[at : at + AT_ONCE]
+            revision = await self.publish_all([(host, None, settings) for host, settings in some])
         return revision
 
     async def remove(self, hosts: Sequence[str], *, insist: bool = True) -> int:

@@ -42,7 +42,9 @@ async def until_answering(listener: Listener, host: str, readiness: Readiness, a
     async with httpx.AsyncHTTPTransport(verify=False, trust_env=False) as transport:
         while True:
             try:
-                status = await _ask(transport, listener, host, readiness)
+                status = await ask(
+                    transport, listener, host, readiness.path, timeout=readiness.probe_timeout, agent="lair-probe"
+                )
                 if status in readiness.status if readiness.status else status not in NOT_YET:
                     return
                 answered(f"it answered {status} to GET {readiness.path}")
@@ -54,13 +56,29 @@ async def until_answering(listener: Listener, host: str, readiness: Readiness, a
             pause = min(pause * 1.5, LONGEST_PROBE)
 
 
-async def _ask(transport: httpx.AsyncHTTPTransport, listener: Listener, host: str, readiness: Readiness) -> int:
+async def ask(
+    transport: httpx.AsyncHTTPTransport, listener: Listener, host: str, path: str, *, timeout: float, agent: str
+) -> int:
+    """Return the status of an app's answer to GET, asked straight at its instance.
+
+    Args:
+        transport: to use.
+        listener: where it listens.
+        host: sent as `Host`.
+        path: to ask for.
+        timeout: seconds, of each step.
+        agent: sent as `User-Agent`.
+
+    Raises:
+        httpx.HTTPError: it did not answer HTTP.
+        httpx.InvalidURL: the path can't be asked for; so does ValueError.
+    """
     address = f"[{listener.host}]" if ":" in listener.host else listener.host
     request = httpx.Request(
         "GET",
-        f"http://{address}:{listener.port}{readiness.path}",
-        headers={"Host": host, "User-Agent": "lair-probe", "Accept": "*/*", "Connection": "close"},
-        extensions={"timeout": httpx.Timeout(readiness.probe_timeout).as_dict()},
+        f"http://{address}:{listener.port}{path}",
+        headers={"Host": host, "User-Agent": agent, "Accept": "*/*", "Connection": "close"},
+        extensions={"timeout": httpx.Timeout(timeout).as_dict()},
     )
     response = await transport.handle_async_request(request)
     await response.aclose()

@@ -25,15 +25,20 @@ Drain = Literal["idle", "doze", "explicit", "exit"]
 
 
 class InstanceRecord(BaseModel):
-    """One run of a server. `id` is never reused; the handle is the driver's, null until it was published once."""
+    """One run of a server. `id` is never reused; the handle is the driver's, null until it was published once.
+
+    `driver` is the one that started it: its spec may name another by now.
+    """
 
     id: str
     port: int
+    driver: str | None = None
     host: str | None = None
     pid: int | None = None
     handle: dict[str, Any] | None = None
     started_at: float
     awake_at: float | None = None
+    thawed_at: float | None = None
     busy_until: float | None = None
     extended_until: float | None = None
 
@@ -42,8 +47,9 @@ class ServerRecord(BaseModel):
     """A server as it is stored; the fields that `client.servers.Server` has too mean the same.
 
     `stop_instance` names the instance that an explicit stop is for; `removing` says that it is to be forgotten once
-    nothing of it runs. `drain` is the kind of a drain that is under way, and `drain_until` (Unix seconds) its end.
-    `failures` counts failed starts in a row. `policy` is what is in effect: it is not stored, but made of the spec,
+    nothing of it runs. `stopped_at` (Unix seconds) is when a user last stopped it, null once it is wanted again.
+    `drain` is the kind of a drain that is under way, and `drain_until` (Unix seconds) its end. `failures` counts
+    failed starts in a row. `policy` is what is in effect: it is not stored, but made of the spec,
     the owner's defaults and the settings whenever one of them is read or changes.
     """
 
@@ -60,6 +66,7 @@ class ServerRecord(BaseModel):
     actor: str | None = None
     instance: InstanceRecord | None = None
     stop_instance: str | None = None
+    stopped_at: float | None = None
     removing: bool = False
     drain: Drain | None = None
     drain_until: float | None = None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Container
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, Found
+from sourcelair.servers.reasons import is_due
 from sourcelair.servers.records import HOSTS, PortRecord
 from sourcelair.servers.worker import Worker
 from sourcelair.store.base import Delete
@@ -39,8 +40,10 @@ async def recover(
         await publisher.remove(stale)
     await _free_claims(context, workers())
     publisher.loaded.set()
-    if hosts := [host for worker in workers() if worker.recovered for host in worker.hosts]:
-        await publisher.withdraw_all(hosts)
+    resting = [(worker, context.policies.routed(worker.record)) for worker in workers() if worker.recovered]
+    await publisher.withdraw_all([(host, settings) for worker, settings in resting for host in worker.hosts])
+    for worker, settings in resting:
+        worker.routed = settings
     known = {worker.record.instance_id for worker in workers()}
     for driver in context.drivers.values():
         for found in await driver.find_all():
@@ -53,7 +56,7 @@ async def recover(
     context.ready.set()
     now = context.clock()
     for worker in workers():
-        if machine.always_wanted(worker.record):
+        if is_due(worker.record, now) == "always on":
             await worker.update(lambda record: machine.want_awake(record, "always on", now))
         worker.poke()
     for worker in workers():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from sourcelair.auth import Identity
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import Server, ServerInput
-from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
+from sourcelair.errors import Conflict, NotFound, PreconditionFailed
 from sourcelair.names import check_name, normalise_host
 from sourcelair.servers import machine, steps
 from sourcelair.servers.context import Context
@@ -20,15 +21,22 @@ from sourcelair.servers.drivers.base import Driver
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.events import may_see
 from sourcelair.servers.inputs import checked_hosts, checked_spec
+from sourcelair.servers.keeping import no_server
+from sourcelair.servers.memory import Memory, read_memory
+from sourcelair.servers.metrics import ServersCollector
+from sourcelair.servers.owners import Owners
 from sourcelair.servers.policies import Policies
+from sourcelair.servers.population import Population
 from sourcelair.servers.ports import Ports
+from sourcelair.servers.pressure import Pressure
 from sourcelair.servers.publishing import Publisher
 from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
 from sourcelair.servers.recovery import recover
+from sourcelair.servers.timetable import Timetable
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
 from sourcelair.store.base import Compare, CompareFailed, Delete, Put, Store
-from sourcelair.telemetry import get_logger
+from sourcelair.telemetry import METRICS, get_logger
 from sourcelair.turns import Turns
 
 _log = get_logger(__name__)
@@ -46,7 +54,10 @@ class ServersService:
         drivers: by name.
         ceryx: where routes are written; it need not answer yet.
         waker: URL of the waker that all servers' routes name.
+        told: returns what an instance, given by its id, is told in its environment: where the API is, and a token.
         clock: Unix seconds; tests bring their own.
+        jitter: a number from -1 to 1 for each pause after a failed start.
+        memory: reads how much memory there is; None where nobody knows.
     """
 
     def __init__(
@@ -57,7 +68,10 @@ class ServersService:
         ceryx: CeryxClient,
         *,
         waker: str,
+        told: Callable[[str], Mapping[str, str]] = lambda _: {},
         clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - it is no secret
+        memory: Callable[[], Memory | None] = read_memory,
     ) -> None:
         self._store = store
         self._tasks = set[asyncio.Task[Any]]()
@@ -73,18 +87,30 @@ class ServersService:
             settings=settings,
             drivers=drivers,
             ceryx=ceryx,
-            policies=Policies(settings),
+            policies=Policies(settings, drivers),
             publisher=Publisher(ceryx, waker),
             ports=Ports(store, ceryx, *split_port_range(settings.port_range), settings.port_cooldown),
             turns=Turns(settings.max_starting),
+            population=Population(clock),
             spawn=self._spawn,
             removed=self._forget,
             clock=clock,
+            told=told,
+            jitter=jitter,
         )
+        population = self.context.population
+        self._collector = ServersCollector(lambda: population.states, population.seconds_awake)
+        self.owners = Owners(
+            self.context, lambda owner: [worker for worker in self._workers.values() if worker.record.owner == owner]
+        )
+        self._timetable = Timetable(clock)
+        self._pressure = Pressure(settings.memory_reserve, memory, clock)
+        self.context.watching += [self._timetable.look, self._pressure.look]
 
     # Life.
 
     async def __aenter__(self) -> Self:
+        await self.owners.load()
         after: str = ""
         while True:
             page = await self._store.list(SERVERS, start_after=after, limit=1000)
@@ -95,7 +121,10 @@ class ServersService:
                 break
             after = page.entries[-1].key
         ports = await self.context.ports.load()
+        METRICS.register(self._collector)
         self._spawn(self._recover(ports), name="recover")
+        self._spawn(self._timetable.run(), name="timetable")
+        self._spawn(self._pressure.run(), name="pressure")
         self._spawn(self._rotate(), name="logs")
         return self
 
@@ -103,6 +132,7 @@ class ServersService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
+        METRICS.unregister(self._collector)
         for worker in self._workers.values():
             await worker.close()
         while self._tasks:
@@ -123,6 +153,7 @@ class ServersService:
 
     def _load(self, worker: Worker) -> None:
         """Take over a server that was stored, maybe when `domain` was another."""
+        self.context.population.changed(None, worker.record)
         hosts = self.context.hosts(worker.record)
         for host in worker.record.hosts:
             if host not in hosts:
@@ -133,8 +164,11 @@ class ServersService:
         self._workers[worker.record.owner, worker.record.project] = worker
         for host in worker.hosts:
             self._by_host[host] = worker
+        for look in self.context.watching:
+            look(worker)
 
     def _forget(self, record: ServerRecord) -> None:
+        self.context.population.changed(record, None)
         worker = self._workers.pop((record.owner, record.project))
         self._drop_hosts(worker, worker.hosts)
 
@@ -171,6 +205,13 @@ class ServersService:
         if worker is None:
             raise NotFound(f"No server found for {owner}/{project}.")
         return worker
+
+    def worker_of(self, instance: str) -> Worker:
+        """Return the worker of the server whose instance this is right now. Raises NotFound: there is none."""
+        name = self.context.population.by_instance.get(instance)
+        if name is None:
+            raise no_server(instance)
+        return self.worker(*name)
 
     def select(self, identity: Identity, host: str | None = None) -> Iterator[Server]:
         """Give the servers that this token may see; with `host`, the one that answers there, or none.
@@ -230,10 +271,13 @@ class ServersService:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
             new = body.model_copy(update={"spec": spec, "hosts": hosts})
             if old is None:
-                return (await self._create(owner, project, new)).show(), True
-            return (await self._change(old, new)).show(), False
+                worker = await self._create(identity, owner, project, new)
+            else:
+                worker = await self._change(identity, old, new)
+        await self.owners.bring_routes(worker)  # not under the lock: Ceryx may take its time
+        return worker.show(), old is None
 
-    async def _create(self, owner: str, project: str, body: ServerInput) -> Worker:
+    async def _create(self, identity: Identity, owner: str, project: str, body: ServerInput) -> Worker:
         now = self.context.clock()
         record = ServerRecord(
             owner=owner,
@@ -248,9 +292,10 @@ class ServersService:
         )
         record = self.context.policies.applied(record)
         if body.always_on:
-            record = machine.want_awake(record, "always on", now)
+            record = machine.want_awake(record, "always on", now, actor=identity.actor)
         claim = encode(HostRecord(owner=owner, project=project))
-        async with self._with_routes(self.context.hosts(record)) as made_at:
+        settings = self.context.policies.routed(record)
+        async with self.context.publisher.made(self.context.hosts(record), settings, self._by_host) as made_at:
             try:
                 revision = await self._store.transact(
                     [Compare(record.key, 0), *(Compare(f"{HOSTS}{host}", 0) for host in record.hosts)],
@@ -259,12 +304,14 @@ class ServersService:
             except CompareFailed as error:
                 raise Conflict(f"{error.key.removeprefix(HOSTS)} was claimed before.") from error
             worker = Worker(self.context, record, revision, steps.take)
-            worker.record.route_revision = made_at
+            worker.record.route_revision, worker.routed = made_at, settings
+            self.context.population.changed(None, worker.record)
             self._add(worker)
+        await self.owners.bring(worker)  # what its owner said meanwhile reached only those that were there
         worker.poke()
         return worker
 
-    async def _change(self, worker: Worker, body: ServerInput) -> Worker:
+    async def _change(self, identity: Identity, worker: Worker, body: ServerInput) -> Worker:
         now, before = self.context.clock(), worker.hosts
         old = worker.record
         new = old.model_copy(
@@ -273,9 +320,12 @@ class ServersService:
         added = [host for host in body.hosts if host not in old.hosts]
         dropped = [host for host in old.hosts if host not in body.hosts]
         claim = encode(HostRecord(owner=old.owner, project=old.project))
-        async with self._with_routes(added):
+        settings = self.context.policies.routed(self.context.policies.applied(new))
+        async with self.context.publisher.made(added, settings, self._by_host):
             await worker.update(
-                lambda record: self.context.policies.applied(machine.reconfigure(_kept(record), new, now)),
+                lambda record: self.context.policies.applied(
+                    machine.reconfigure(_kept(record), new, now, actor=identity.actor)
+                ),
                 [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
             )
             self._drop_hosts(worker, before)
@@ -283,27 +333,6 @@ class ServersService:
         if added or dropped:
             await worker.move_hosts(before)
         return worker
-
-    @contextlib.asynccontextmanager
-    async def _with_routes(self, hosts: Sequence[str]) -> AsyncIterator[int]:
-        """Make routes without a target, for a record that is about to be stored; gives their revision.
-
-        They come first: a record whose routes can't be made (the proxies' tables are full) could never be published,
-        and so never be stopped or removed either. After a crash between the two, those of no server are removed.
-        """
-        publisher = self.context.publisher
-        if not hosts:
-            yield 0
-            return
-        await publisher.loaded.wait()
-        await publisher.check_free(hosts)
-        revision = await publisher.publish(hosts, None, insist=False)
-        try:
-            yield revision
-        finally:
-            if unused := [host for host in hosts if host not in self._by_host]:
-                with contextlib.suppress(LairError):  # the next start removes what is no server's
-                    await publisher.remove(unused, insist=False)
 
 
 def _kept(record: ServerRecord) -> ServerRecord:

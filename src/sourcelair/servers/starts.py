@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 
 from sourcelair.client.servers import Timing
 from sourcelair.errors import Unavailable
 from sourcelair.servers import machine, readiness
+from sourcelair.servers.changes import Interrupted
 from sourcelair.servers.drivers.base import ExitStatus, Found, StartFailed, StartVoided
 from sourcelair.servers.ends import end
 from sourcelair.servers.ports import port_key
 from sourcelair.servers.records import Drain, ServerRecord, encode
-from sourcelair.servers.worker import Interrupted, Worker, log
+from sourcelair.servers.reports import note_start
+from sourcelair.servers.worker import Worker, log
 from sourcelair.store.base import Put
 from sourcelair.turns import LONGEST_TURN, Turn
 
 PORT_TIMEOUT = 15.0
 """Seconds that a start waits for a free port."""
-
-
-def ms_since(start: float) -> float:
-    """Return the milliseconds since a time of the monotonic clock (seconds)."""
-    return (time.monotonic() - start) * 1000
 
 
 async def start(worker: Worker, turn: Turn, queued: float) -> None:
@@ -61,14 +57,14 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
     except BaseException:
         context.ports.give_back(port)
         raise
-    timing = Timing(gate=worker.gate, queued=queued, stored=ms_since(worker.asked_at))
+    timing = Timing(gate=worker.gate, queued=queued, stored=worker.waited())
     try:
         found = await worker.driver.start(context.order(worker.record, name, port))
     except (StartFailed, StartVoided) as error:
         await end(worker, ExitStatus(), failure=str(error))
         return
     turn.end_after(LONGEST_TURN)
-    timing.spawned = ms_since(worker.asked_at)
+    timing.spawned = worker.waited()
     worker.watch(found)
     await become_ready(worker, timing)
 
@@ -93,12 +89,15 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
             )
             said.append("it listens, and did not answer HTTP")
             if timing is not None:
-                timing.listening = ms_since(worker.asked_at)
+                timing.listening = worker.waited()
             await worker.race(
                 readiness.until_answering(listener, worker.hosts[0], record.spec.readiness, said.append),
-                lambda: worker.stop_asked or worker.exited,
+                lambda: worker.stop_asked or worker.exited or worker.record.spec.readiness != record.spec.readiness,
             )
     except Interrupted:
+        if not (worker.stop_asked or worker.exited):  # its user says anew when it is ready
+            await become_ready(worker, timing)
+            return
         kind: Drain = "explicit" if worker.stop_asked else "exit"
         await worker.update(lambda record: machine.begin_drain(record, kind, context.clock(), 0))
         return
@@ -112,15 +111,19 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
         await _fail(worker, f"it could not be looked at for {timeout:g} s, see the log of SourceLair")
         return
     if timing is not None:
-        timing.ready = ms_since(worker.asked_at)
+        timing.ready = worker.waited()
     host = _advertised(worker, listener.host)
     ready = instance.model_copy(update={"host": host, "pid": found.pid, "handle": found.handle})
     worker.relisten = False
     revision = await worker.publish(ready)
     if timing is not None:
-        timing.published = ms_since(worker.asked_at)
+        timing.published = worker.waited()
     shown = timing or record.timing
+    worker.age()  # it counts from here, whatever is done to the wall clock from now on
     await worker.update(lambda record: machine.became_awake(record, ready, revision, shown, context.clock()))
+    if timing is not None:
+        note_start(worker, timing)
+    worker.asked = None
     log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from sourcelair.client.servers import SleepRequest
 from sourcelair.servers import machine
+from sourcelair.servers.backoff import held_back
+from sourcelair.servers.changes import Interrupted
+from sourcelair.servers.dozes import doze, resume
 from sourcelair.servers.drains import begin_explicit, drain
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.ends import stop
+from sourcelair.servers.lifetimes import live
+from sourcelair.servers.reasons import why_kept
 from sourcelair.servers.records import HOSTS, Drain
-from sourcelair.servers.starts import become_ready, ms_since, start
-from sourcelair.servers.worker import Interrupted, Worker, log
+from sourcelair.servers.starts import become_ready, start
+from sourcelair.servers.vetoes import veto
+from sourcelair.servers.worker import Worker, log
 from sourcelair.store.base import Delete
+
+LONGEST_LOOK = 60.0
+"""Seconds after which a wall clock is looked at again that may have been set."""
 
 
 async def take(worker: Worker) -> None:
@@ -29,6 +39,8 @@ async def take(worker: Worker) -> None:
             await stay_awake(worker)
         case "draining":
             await drain(worker)
+        case "dozing":
+            await doze(worker)
         case "stopping":
             await stop(worker)
         case _:
@@ -51,13 +63,16 @@ async def recover(worker: Worker) -> None:
         raise
     if found is not None:
         worker.watch(found)
-    ending = worker.stop_asked or (record.state == "draining" and record.drain != "idle")
-    if record.state in {"stopping", "asleep", "failed"} or (ending and record.state != "starting"):
+        worker.frozen = found.paused
+    ending = worker.stop_asked or (record.state == "draining" and record.drain not in {"idle", "doze"})
+    dozes = record.state == "dozing" and found is not None and found.paused
+    if dozes or record.state in {"stopping", "asleep", "failed"} or (ending and record.state != "starting"):
         await worker.publish(None)
         return
     if record.state == "starting":
         await worker.publish(None)
         if found is not None:
+            await resume(worker)
             return
         # One that never ran (and now never will) is no failure: whoever wanted it wants the next one.
         kind: Drain = "explicit" if await worker.driver.void(instance.id) else "exit"
@@ -67,8 +82,18 @@ async def recover(worker: Worker) -> None:
         await worker.publish(None)
         await worker.update(lambda record: machine.begin_drain(record, "exit", now, 0))
         return
+    if not await resume(worker):  # nobody is sent to what stands still
+        await worker.publish(None)
+        why = "it could not be thawed"
+        await worker.update(lambda record: machine.want_restart(record, now, cause=why, actor="system"))
+        return
     revision = await worker.publish(instance)
-    await worker.update(lambda record: machine.became_awake(record, instance, revision, record.timing, now))
+    if record.state == "dozing":
+        await worker.update(
+            lambda record: machine.thawed(record, revision, record.timing, now, cause="recovered", actor="system")
+        )
+    else:
+        await worker.update(lambda record: machine.became_awake(record, instance, revision, record.timing, now))
     log.info("adopted", server=record.name, instance=instance.id, pid=found.pid)
 
 
@@ -79,6 +104,7 @@ async def rest(worker: Worker) -> None:
     if record.removing:
         await _remove(worker)
     elif machine.may_start(record, now):
+        worker.ask()
         async with contextlib.AsyncExitStack() as stack:
             try:
                 turn = await worker.race(
@@ -87,15 +113,15 @@ async def rest(worker: Worker) -> None:
                 )
             except Interrupted:
                 return
-            await start(worker, turn, ms_since(worker.asked_at))
+            await start(worker, turn, worker.waited())
     else:
-        left = (record.retry_at or 0.0) - now
+        left = min(held_back(record, now), LONGEST_LOOK)
         await worker.change(asyncio.get_running_loop().time() + left if left > 0 else None)
 
 
 async def stay_awake(worker: Worker) -> None:
     """Wait for whatever ends this."""
-    context, now = worker.context, worker.context.clock()
+    now = worker.context.clock()
     if worker.stop_asked:
         await begin_explicit(worker)
     elif worker.exited or worker.found is None:
@@ -104,14 +130,27 @@ async def stay_awake(worker: Worker) -> None:
         await worker.update(lambda record: machine.begin_relisten(record, now))
         await worker.publish(None)
     elif worker.sleeping is not None:
-        worker.arrived = False
-        timeout = context.settings.idle_drain_timeout
-        await worker.update(lambda record: machine.begin_drain(record, "idle", now, timeout))
-    else:
-        await worker.change(asyncio.get_running_loop().time() + 3600)
+        await _begin_sleep(worker, worker.sleeping[0])
         return
-    if worker.record.drain != "idle":
-        worker.end_sleep("something else came first")
+    else:
+        await live(worker)
+        return
+    worker.end_sleep("something else came first")
+
+
+async def _begin_sleep(worker: Worker, request: SleepRequest) -> None:
+    """Begin to drain what nobody uses, unless the app itself, or what happens meanwhile, is against it."""
+    context = worker.context
+    try:
+        reason = await veto(worker)
+    except Interrupted:
+        reason = why_kept(worker.record, context.clock()) or "something else came first"
+    if reason is not None:
+        worker.end_sleep(reason)
+        return
+    kind: Drain = "doze" if request.mode == "doze" else "idle"
+    timeout = context.settings.idle_drain_timeout
+    await worker.update(lambda record: machine.begin_drain(record, kind, context.clock(), timeout))
 
 
 async def _remove(worker: Worker) -> None:

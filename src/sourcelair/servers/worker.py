@@ -7,17 +7,18 @@ steps is no special case. It ends when the server rests, and begins again when s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
+from sourcelair.client.ceryx import NodeTotal, RouteSettings
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
 from sourcelair.errors import LairError, NotFound
 from sourcelair.servers import machine
+from sourcelair.servers.changes import Changes
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found
-from sourcelair.servers.records import InstanceRecord, ServerRecord, encode
+from sourcelair.servers.records import STARTS, InstanceRecord, ServerRecord, encode
 from sourcelair.store.base import Compare, Delete, Operation, Put
 from sourcelair.telemetry import get_logger
 
@@ -26,16 +27,18 @@ log = get_logger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds until a step is tried again that failed for a reason nobody foresaw."""
 
-T = TypeVar("T")
-
 Change = Callable[[ServerRecord], ServerRecord]
 
 
-class Interrupted(Exception):
-    """What the worker was waiting for does not matter any more."""
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who thaws a server that dozes, and why."""
+
+    cause: str
+    actor: str
 
 
-class Worker:
+class Worker(Changes):
     """The worker of one server: its record, what is asked of it, and its task.
 
     Args:
@@ -48,6 +51,7 @@ class Worker:
     def __init__(
         self, context: Context, record: ServerRecord, revision: int, step: Callable[[Worker], Awaitable[None]]
     ) -> None:
+        super().__init__()
         self.context = context
         self._step = step
         self.record = record
@@ -56,33 +60,50 @@ class Worker:
         """Failed starts that this process saw; who waits compares."""
         self.gone = asyncio.Event()
         """Set once it is forgotten."""
-        self.asked_at = time.monotonic()
+        self.asked: float | None = None
+        """Since when (monotonic seconds) somebody waits for it."""
         self.gate: float | None = None
         """Milliseconds that its visitor had waited when it was asked for."""
         self.arrived = False
-        """Somebody came since the last drain began."""
+        """Somebody came since it was last asked to sleep."""
         self.relisten = False
         """A connect to the instance was refused."""
+        self.visit: Visit | None = None
+        """Somebody came while it dozes. That is not stored: after a crash they come again."""
+        self.frozen = False
+        """The instance is frozen, or may be so."""
+        self.no_doze: tuple[float, str] | None = None
+        """Until when (of the loop's clock) it is not frozen again, and why."""
+        self.drained: list[NodeTotal] | None = None
+        """What the proxies had sent to it when its doze began, if this process saw that."""
+        self._born: float | None = None
+        """Since when (monotonic seconds) its instance has been awake, once somebody wanted to know."""
         self.found: Found | None = None
         self.published: InstanceRecord | None = None
+        self.routed: RouteSettings | None = None
+        """The settings of its routes as they were written; None where this process has not written any yet."""
         self.sleeping: tuple[SleepRequest, asyncio.Future[SleepResult]] | None = None
         self.recovered = record.instance is None
         """What was left of an earlier control plane was looked at."""
         self.route_is_true = self.recovered
         """Its route was written since this one began."""
         self._exit: asyncio.Task[ExitStatus] | None = None
-        self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._publishing = asyncio.Lock()
+        self.publishing = asyncio.Lock()
+        """Held while its routes are written."""
+        self.reporting = asyncio.Lock()
+        """Held while what a start took is added to the report."""
         self._task: object | None = None
         self._closed = False
 
     @property
     def driver(self) -> Driver:
-        """The driver of its spec. Raises LairError where this installation has none of that name."""
-        driver = self.context.drivers.get(self.record.spec.driver)
+        """The driver of its instance, else of its spec. Raises LairError where this installation has it not."""
+        instance = self.record.instance
+        name = (instance.driver if instance else None) or self.record.spec.driver
+        driver = self.context.drivers.get(name)
         if driver is None:
-            raise LairError(f"{self.record.name} needs the driver {self.record.spec.driver!r}, which is not here.")
+            raise LairError(f"{self.record.name} needs the driver {name!r}, which is not here.")
         return driver
 
     @property
@@ -131,12 +152,27 @@ class Worker:
                 [Compare(key, self.revision)], [Put(key, encode(record)), *also]
             )
             before, self.record = self.record, record
+            self.context.population.changed(before, record)
             if record.state == "failed" != before.state:  # before anybody who waits looks again
                 self.failed_starts += 1
                 log.warning("start_failed", server=record.name, reason=record.failure)
             if record.state != before.state:
                 log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
         self.notify()
+
+    async def keep(self, beside: Put, usual_start: float | None) -> None:
+        """Store what its starts took beside the record, and let its next change store what is usual.
+
+        So nobody who waits for this server is disturbed, and its revision stays what it is.
+
+        Raises:
+            NotFound: it was forgotten.
+        """
+        async with self._writing:
+            if self.removed:
+                raise NotFound(f"No server found for {self.record.name}.")
+            await self.context.store.put(beside.key, beside.value)
+            self.record.usual_start = usual_start
 
     async def forget(self, also: Callable[[ServerRecord], Sequence[Operation]]) -> ServerRecord:
         """Delete the record, and return it as it was last; no change comes after it.
@@ -146,51 +182,28 @@ class Worker:
         """
         async with self._writing:
             record = self.record
-            operations = [Delete(record.key), *also(record)]
+            operations = [Delete(record.key), Delete(f"{STARTS}{record.owner}/{record.project}"), *also(record)]
             await self.context.store.transact([Compare(record.key, self.revision)], operations)
             self.gone.set()
         return record
 
     # Waiting.
 
+    def ask(self, gate: float | None = None) -> None:
+        """Somebody waits for it from now on, if nobody did before, and had waited `gate` milliseconds already."""
+        if self.asked is None:
+            self.asked, self.gate = time.monotonic(), gate
+
+    def waited(self) -> float:
+        """Return the milliseconds since somebody asked for it."""
+        return 0.0 if self.asked is None else (time.monotonic() - self.asked) * 1000
+
     def notify(self) -> None:
         """Make everybody look again who waits for this server, and its worker too."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        super().notify()
+        for watch in self.context.watching:
+            watch(self)
         self.poke()
-
-    async def change(self, deadline: float | None = None) -> bool:
-        """Wait until something changes. Returns False at the deadline (of the loop's clock), if there is one."""
-        changed = self._changed
-        try:
-            async with asyncio.timeout_at(deadline):
-                await changed.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def race(self, work: Coroutine[Any, Any, T], interrupted: Callable[[], bool]) -> T:
-        """Return the work's result.
-
-        Raises:
-            Interrupted: that became true before; the work was cancelled.
-        """
-        task = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                if interrupted():
-                    raise Interrupted
-                changed = asyncio.ensure_future(self._changed.wait())
-                try:
-                    await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    changed.cancel()
-            return task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
 
     # The instance.
 
@@ -200,9 +213,21 @@ class Worker:
         self._exit = asyncio.ensure_future(self.driver.wait_exit(found))
         self._exit.add_done_callback(lambda _: self.notify())
 
+    def age(self) -> float:
+        """Return the seconds for which its instance has been awake, by a clock that nobody sets."""
+        now = time.monotonic()
+        if self._born is None:
+            awake_at = self.record.instance.awake_at if self.record.instance else None
+            past = 0.0 if awake_at is None else self.context.clock() - awake_at
+            self._born = now - max(0.0, past)
+        return now - self._born
+
     def forget_instance(self) -> None:
         """Nothing of the instance is left."""
-        self.found, self.relisten = None, False
+        self.found, self.relisten, self.visit, self.frozen = None, False, None, False
+        self.no_doze = self.drained = self._born = None
+        if self.record.desired != "awake" or self.record.state == "failed":
+            self.asked = None
         if self._exit is not None:
             self._exit.cancel()
             self._exit = None
@@ -225,25 +250,37 @@ class Worker:
 
     async def publish(self, instance: InstanceRecord | None) -> int:
         """Write the routes, and return their revision. None withdraws."""
-        async with self._publishing:
-            revision = await self.context.publisher.publish(self.hosts, instance)
-            self.published = instance
-            return revision
+        async with self.publishing:
+            return await self._publish(instance)
+
+    async def _publish(self, instance: InstanceRecord | None) -> int:
+        settings = self.context.policies.routed(self.record)
+        revision = await self.context.publisher.publish(self.hosts, instance, settings)
+        self.published, self.routed = instance, settings
+        return revision
+
+    def settings_due(self) -> RouteSettings | None:
+        """Return what its routes' settings have to become; None where they are so, or will be written anyway."""
+        # One that was never written here has that to come, and the last step deletes them all.
+        if self.routed is None or self.record.removing or self.removed:
+            return None
+        settings = self.context.policies.routed(self.record)
+        return None if settings == self.routed else settings
 
     async def unpublish(self) -> None:
         """Delete its routes: it is to be forgotten."""
-        async with self._publishing:
+        async with self.publishing:
             await self.context.publisher.remove(self.hosts)
 
     async def move_hosts(self, before: Sequence[str]) -> None:
         """Give up hosts that it had before, and publish on those that it has now. All these have routes already."""
-        async with self._publishing:
+        async with self.publishing:
             publisher = self.context.publisher
             if dropped := [host for host in before if host not in self.hosts]:
                 await publisher.remove(dropped)
             if self.record.removing:  # its last step deletes them all
                 return
-            revision = await publisher.publish(self.hosts, self.published)
+            revision = await self._publish(self.published)
         await self.update(lambda record: record.model_copy(update={"route_revision": revision}))
 
     def end_sleep(self, reason: str, *, slept: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from sourcelair.auth import TokenRegistry
+from sourcelair.auth import InstanceTokens, TokenRegistry
 from sourcelair.ceryx.agent import Agent
 from sourcelair.ceryx.nginx.control import NginxControl
 from sourcelair.ceryx.nginx.engine import NginxEngine
@@ -25,6 +25,7 @@ class Parts:
     """The parts. `service_token` is what they show to each other."""
 
     registry: TokenRegistry
+    instance_tokens: InstanceTokens
     service_token: str
     ceryx: CeryxService
     servers: ServersService
@@ -59,6 +60,11 @@ async def assemble(
     await registry.adopt(service_token, "service", note="the services among themselves")
     await registry.adopt(waker_token, "waker", note="NGINX to Hemera")
 
+    instance_tokens = InstanceTokens(directory.instances_key())
+
+    def told(instance: str) -> dict[str, str]:
+        return {"LAIR_API": api_url, "LAIR_TOKEN": instance_tokens.make(instance)}
+
     ceryx_client = await stack.enter_async_context(CeryxClient(api_url, service_token))
     servers_client = await stack.enter_async_context(ServersClient(api_url, service_token))
     driver = ProcessDriver(directory.path / "instances", directory.installation())
@@ -66,9 +72,12 @@ async def assemble(
     waker = f"{api_url}/waker"
     return Parts(
         registry=registry,
+        instance_tokens=instance_tokens,
         service_token=service_token,
         ceryx=CeryxService(stores["ceryx"], settings),
-        servers=ServersService(stores["servers"], settings, {driver.name: driver}, ceryx_client, waker=waker),
+        servers=ServersService(
+            stores["servers"], settings, {driver.name: driver}, ceryx_client, waker=waker, told=told
+        ),
         hemera=HemeraService(settings, servers_client, ceryx_client),
         driver=driver,
         engine=engine,

@@ -6,7 +6,7 @@
       lair.lock          held by the running `lair up`; its process id
       running.json       where that one answers, for the command line
       installation       the id that every instance carries
-      admin.token        0600, like service.token and waker.token
+      admin.token        0600, like service.token, waker.token and instances.key
       ceryx.db  servers.db  auth.db
       logs/              lair.log, access.log, and one file a server
       nginx/  agent/  instances/
@@ -107,6 +107,10 @@ class DataDirectory:
     def token(self, kind: str) -> str:
         """Return the token in `KIND.token`, made at the first call (mode 0600)."""
         return self._read_or_write(f"{kind}.token", lambda: f"lair_{kind}_{secrets.token_urlsafe(32)}")
+
+    def instances_key(self) -> str:
+        """Return the secret from which the tokens of instances are made, made at the first call (mode 0600)."""
+        return self._read_or_write("instances.key", lambda: secrets.token_hex(32))
 
     def announce(self, facts: dict[str, Any]) -> None:
         """Say in `running.json` where the running system answers."""

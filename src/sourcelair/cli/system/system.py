@@ -122,7 +122,7 @@ class System:
         self._agent = parts.agent
         self.service_token = parts.service_token
         self.abilities = parts.driver.abilities
-        authenticate = authenticator(parts.registry)
+        authenticate = authenticator(parts.registry, parts.instance_tokens)
         app = create_app()
         app.include_router(create_ceryx_router(parts.ceryx, authenticate))
         app.include_router(

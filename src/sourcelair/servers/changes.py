@@ -1,0 +1,59 @@
+"""What changes, and who waits for that: every wait ends by looking again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """What somebody was waiting for does not matter any more."""
+
+
+class Changes:
+    """Something that changes now and then."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notify(self) -> None:
+        """Make everybody look again who waits."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def change(self, deadline: float | None = None) -> bool:
+        """Wait until something changes. Returns False at the deadline (of the loop's clock), if there is one."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout_at(deadline):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def race(self, work: Coroutine[Any, Any, T], interrupted: Callable[[], bool]) -> T:
+        """Return the work's result.
+
+        Raises:
+            Interrupted: that became true before; the work was cancelled.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                if interrupted():
+                    raise Interrupted
+                changed = asyncio.ensure_future(self._changed.wait())
+                try:
+                    await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
