@@ -113,6 +113,7 @@ class Context:
                 port=instance.port,
                 pid=instance.pid,
                 started_at=instance.started_at,
+                listening=instance.listening,
                 awake_at=instance.awake_at,
                 busy_until=instance.busy_until,
                 extended_until=instance.extended_until,

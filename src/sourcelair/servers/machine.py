@@ -132,11 +132,18 @@ def begin_start(record: ServerRecord, instance: str, port: int, now: float) -> S
     )
 
 
+def listens(record: ServerRecord) -> ServerRecord:
+    """It listens, and has not answered yet: what visitors are told while it warms up."""
+    if record.state != "starting" or record.instance is None:
+        return record
+    return record.model_copy(update={"instance": record.instance.model_copy(update={"listening": True})})
+
+
 def became_awake(
     record: ServerRecord, instance: InstanceRecord, revision: int, timing: Timing | None, now: float
 ) -> ServerRecord:
     """It answered, and its route is published at `revision`."""
-    awake = instance.model_copy(update={"awake_at": instance.awake_at or now})
+    awake = instance.model_copy(update={"awake_at": instance.awake_at or now, "listening": False})
     return _copy(record, now, state="awake", instance=awake, route_revision=revision, timing=timing, drain=None)
 
 

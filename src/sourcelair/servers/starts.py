@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import AsyncIterator
 
 from sourcelair.client.servers import Timing
 from sourcelair.errors import Unavailable
@@ -20,6 +21,9 @@ from sourcelair.turns import LONGEST_TURN, Turn
 
 PORT_TIMEOUT = 15.0
 """Seconds that a start waits for a free port."""
+
+WARMING = 0.5
+"""Seconds that an instance must have listened without an answer before that is told: a fast start writes nothing."""
 
 
 def ms_since(start: float) -> float:
@@ -94,10 +98,11 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
             said.append("it listens, and did not answer HTTP")
             if timing is not None:
                 timing.listening = ms_since(worker.asked_at)
-            await worker.race(
-                readiness.until_answering(listener, worker.hosts[0], record.spec.readiness, said.append),
-                lambda: worker.stop_asked or worker.exited,
-            )
+            async with _telling_that_it_listens(worker):
+                await worker.race(
+                    readiness.until_answering(listener, worker.hosts[0], record.spec.readiness, said.append),
+                    lambda: worker.stop_asked or worker.exited,
+                )
     except Interrupted:
         kind: Drain = "explicit" if worker.stop_asked else "exit"
         await worker.update(lambda record: machine.begin_drain(record, kind, context.clock(), 0))
@@ -122,6 +127,22 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
     shown = timing or record.timing
     await worker.update(lambda record: machine.became_awake(record, ready, revision, shown, context.clock()))
     log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))
+
+
+@contextlib.asynccontextmanager
+async def _telling_that_it_listens(worker: Worker) -> AsyncIterator[None]:
+    """Write down that it listens, if it goes on without an answer; that write delays no start that is quick."""
+
+    async def tell() -> None:
+        await asyncio.sleep(WARMING)
+        await worker.update(machine.listens)
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)  # what it tells is a courtesy
 
 
 def _start_timeout(worker: Worker) -> float:
