@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -291,13 +291,15 @@ class ServersClient(ApiClient):
         params: dict[str, Any] = {"lines": lines}
         return (await self.request("GET", self._path(owner, project, "logs"), params=params)).text
 
-    async def follow_logs(self, owner: str, project: str, *, lines: int = 100) -> AsyncIterator[bytes]:
-        """Give the last lines of its log, and then all that comes.
+    async def follow_logs(
+        self, owner: str, project: str, *, lines: int = 100, newest: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the last lines of its log (with `newest`, of its newest instance only), and then all that comes.
 
         Raises:
             Unreachable: no answer came, or the stream broke.
         """
-        params = {"lines": lines, "follow": "true"}
+        params = {"lines": lines, "follow": "true", **({"newest": "true"} if newest else {})}
         async with self.stream("GET", self._path(owner, project, "logs"), params=params) as response:
             async for part in response.aiter_raw():
                 yield part

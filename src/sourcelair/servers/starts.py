@@ -66,6 +66,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
         context.ports.give_back(port)
         raise
     timing = Timing(gate=worker.gate, queued=queued, stored=ms_since(worker.asked_at))
+    worker.log_begin = context.log_bytes(worker.record)
     try:
         found = await worker.driver.start(context.order(worker.record, name, port))
     except (StartFailed, StartVoided) as error:

@@ -63,6 +63,8 @@ class Worker:
         """Somebody came since the last drain began."""
         self.relisten = False
         """A connect to the instance was refused."""
+        self.log_begin: int | None = None
+        """Where the log of the newest instance begins, in bytes; None where an earlier control plane started it."""
         self.found: Found | None = None
         self.published: InstanceRecord | None = None
         self.sleeping: tuple[SleepRequest, asyncio.Future[SleepResult]] | None = None
