@@ -85,6 +85,10 @@ class Waker:
                 raise
             return Outcome(202, "starting", retry_after=1)  # Hemera ends; whoever asks again finds the next one
 
+    def place(self, server: Server) -> int | None:
+        """Return which place a server has in the queue, 1 for the next one; None where it does not wait there."""
+        return None
+
     async def _call(self, server: Server, request: WakeRequest) -> Outcome:
         start = StartRequest(cause=f"a visit to {request.source}"[:200], since=request.since)
         if request.reason == "unreachable":
@@ -110,7 +114,8 @@ class Waker:
         except Unavailable as error:
             if error.extra.get("state") != "failed":
                 return Outcome(202, "starting", retry_after=1)  # the API itself is just starting
-            extra: dict[str, Any] = {key: error.extra.get(key) for key in ("log", "retry_at")}
+            shown = ("log", "retry_at") if server.policy.wake.show_log else ("retry_at",)
+            extra: dict[str, Any] = {key: error.extra.get(key) for key in shown}
             return Outcome(503, "failed", detail=error.detail, retry_after=5, extra=extra)
         except LairError as error:
             _log.warning("start_not_answered", server=f"{server.owner}/{server.project}", error=error.detail)
