@@ -57,6 +57,11 @@ class Directory:
             found = self.at(host)
         return found
 
+    @property
+    def change(self) -> asyncio.Event:
+        """Set once any server changes; the change after that has another."""
+        return self._changed
+
     async def changed(self, timeout: float | None = None) -> None:
         """Wait until any server changes, or `timeout` seconds are over."""
         event = self._changed

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sourcelair.client.servers import ServersClient, StartRequest
 from sourcelair.errors import LairError
 from sourcelair.hemera.directory import Directory
-from sourcelair.hemera.pages import state_of
+from sourcelair.hemera.pages.facts import state_of
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)

@@ -10,8 +10,11 @@ from typing import Any, Self, TypeVar
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import ServersClient
 from sourcelair.hemera.directory import Directory
+from sourcelair.hemera.pages.own import OwnPages
 from sourcelair.hemera.retries import Retries
 from sourcelair.hemera.sleeper import Sleeper
+from sourcelair.hemera.start_logs import StartLogs
+from sourcelair.hemera.waits import Waits
 from sourcelair.hemera.waker import Waker
 from sourcelair.settings import Settings
 
@@ -22,7 +25,7 @@ class HemeraService:
     """Hemera's own work.
 
     Args:
-        settings: `max_starting` is read.
+        settings: `max_starting` and `pages_dir` are read.
         servers: the SourceLair API; it need not answer yet.
         ceryx: Ceryx; it need not answer yet.
     """
@@ -32,6 +35,9 @@ class HemeraService:
         self.waker = Waker(servers, self.directory, settings.max_starting, self._spawn)
         self.sleeper = Sleeper(servers, ceryx, self.directory)
         self.retries = Retries(servers, self.directory)
+        self.pages = OwnPages(settings.pages_dir)
+        self.waits = Waits()
+        self.start_logs = StartLogs(servers, self._spawn)
         self.closing = asyncio.Event()
         """Set once the service closes: every stream ends then."""
         self._tasks: set[asyncio.Task[Any]] = set()
