@@ -107,6 +107,28 @@ async def test_a_switched_off_server_says_so(hemera: Hemera) -> None:
     assert "<script" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ({"state": "failed"}, "failed"),
+        ({"state": "failed", "retry_at": 1.0}, "failed"),
+        ({"state": "failed", "retry_at": 1.0, "desired": "awake"}, "starting"),
+        ({"state": "failed", "retry_at": 9e9, "desired": "awake"}, "failed"),
+        ({"state": "failed", "given_up": True, "desired": "awake"}, "failed"),
+        ({"state": "asleep", "given_up": True}, "failed"),
+        ({"state": "asleep", "retry_at": 9e9}, "failed"),
+        ({"state": "asleep", "retry_at": 1.0}, "starting"),
+        ({"state": "starting", "retry_at": 9e9}, "starting"),
+        ({"state": "dozing"}, "starting"),
+        ({"state": "failed", "enabled": False}, "disabled"),
+    ],
+)
+async def test_which_page_it_is(hemera: Hemera, server: dict[str, Any], told: str) -> None:
+    """Failed is what a visit does not start; what is being tried again is on its way."""
+    made = await hemera.life.create()
+    assert facts.state_of(made.model_copy(update=server)) == told
+
+
 async def test_who_has_woken_too_many_is_told_when_to_come_back(hemera: Hemera) -> None:
     await hemera.life.create()
     page = await hemera.page(state="rate-limited", retry_after=17)

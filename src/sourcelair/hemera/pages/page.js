@@ -4,7 +4,7 @@
   const set = (id, text) => { const to = find(id); if (to && to.textContent !== text) to.textContent = text; };
   const STAGES = ["queued", "starting", "listening", "ready"], loaded = performance.now(), opened = data.state;
   let began = loaded - 1000 * (data.elapsed || 0), usual = +data.usual || 0, spoken = -1e9;
-  let source, later, plain = false, going = false, failures = 0, asked = loaded, run, next = 0;
+  let source, later, plain = false, going = false, failures = 0, asked = loaded, idle = false, run, next = 0;
 
   function close() {
     clearTimeout(later);
@@ -45,14 +45,16 @@
       data.late || show(now);
       return go(data.late ? 1000 : 0);  // late: it was awake, and yet this page came
     }
-    if (now.page !== opened || (opened === "failed" && now.changed !== +data.changed)) return soon();
+    if (now.page !== opened || (opened === "failed" && now.changed !== (+data.changed || 0))) return soon();
     if (opened === "starting") show(now);
     if (!source) later = setTimeout(follow, document.hidden ? 5000 : 2000);
-    const idle = now.state === "asleep" || now.state === "failed";
-    if (opened === "starting" && idle && performance.now() - asked > 15000) {  // nobody may be waking it any more
-      asked = performance.now();
-      fetch("/.hemera/wake", { method: "POST" }).then((answer) => answer.ok || soon(), () => {});
-    }
+    idle = now.state === "asleep" || now.state === "failed";
+  }
+
+  // Nobody may be waking it any more: whoever did so may have gone.
+  function wake() {
+    asked = performance.now();
+    fetch("/.hemera/wake", { method: "POST" }).then((answer) => answer.ok || soon(), () => {});
   }
 
   function log(news) {
@@ -63,8 +65,8 @@
     if (!lines.length) return;
     next = news.first + news.lines.length;
     const below = text.scrollHeight - text.scrollTop - text.clientHeight < 24;
-    text.append(lines.join("\n") + "\n");
-    while (text.childNodes.length > 200) text.firstChild.remove();
+    lines.forEach((line) => text.append(line + "\n"));
+    while (text.childNodes.length > 500) text.firstChild.remove();
     box.hidden = false;
     if (below) text.scrollTop = text.scrollHeight;
   }
@@ -79,8 +81,12 @@
   function follow() {
     close();
     if (going) return;
+    if (self.origin === "null") {  // a sandboxed iframe: it may not ask anything of its own host
+      later = setTimeout(() => go(0), 2000);
+      return;
+    }
     if (document.hidden || plain) {
-      fetch("/.hemera/state", { cache: "no-store" }).then((answer) => answer.json()).then(told).catch(lost);
+      fetch("/.hemera/state", { cache: "no-store" }).then((answer) => answer.ok ? answer.json() : Promise.reject()).then(told, lost);
       return;
     }
     source = new EventSource("/.hemera/events");
@@ -93,6 +99,7 @@
   function tick() {
     const seconds = Math.max(0, Math.round((performance.now() - began) / 1000));
     if (opened === "starting") {
+      if (idle && !document.hidden && performance.now() - asked > 15000) wake();
       const typical = usual >= 1 ? Math.round(usual) : 0;
       set("time", seconds + " s" + (!typical ? "" : seconds > typical ? ", longer than the usual " + typical + " s" : " of usually " + typical + " s"));
       const floor = { queued: .1, starting: .2, listening: .7, ready: 1 }[data.stage] || 0;
