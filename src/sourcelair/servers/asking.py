@@ -57,7 +57,7 @@ async def start(worker: Worker, request: StartRequest, wait: float) -> Server:
 async def _want(worker: Worker, request: StartRequest, *, by_user: bool) -> None:
     record, now = worker.record, worker.context.clock()
     if not by_user and record.state in {"asleep", "failed"} and record.retry_at and record.retry_at > now:
-        raise _failure(record)
+        raise _failure(record, held_back=True)
     worker.arrived = True
     if record.desired != "awake":
         worker.asked_at = time.monotonic()
@@ -79,7 +79,8 @@ def _is_refused(record: ServerRecord, request: StartRequest) -> bool:
     return request.failed_revision is None or request.failed_revision >= (record.route_revision or 0)
 
 
-def _failure(record: ServerRecord) -> LairError:
+def _failure(record: ServerRecord, *, held_back: bool = False) -> LairError:
+    """Return what a failed start is answered with; `held_back`: nothing was tried for that."""
     retry_at = record.retry_at
     return Unavailable(
         f"{record.name} did not start: {record.failure or 'nobody saw why'}.",
@@ -87,6 +88,7 @@ def _failure(record: ServerRecord) -> LairError:
         state="failed",
         log=record.failure_log,
         retry_at=retry_at,
+        held_back=held_back,
     )
 
 
