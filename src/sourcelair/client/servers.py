@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sourcelair.client.arrays import decode_array
 from sourcelair.client.ceryx import NodeTotal
 from sourcelair.client.http import ApiClient, segment
 from sourcelair.client.policy import Limits, Policy, Seconds, SleepPolicy, Text, WakePolicy
+from sourcelair.pacing import in_steps
 
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
 Desired = Literal["awake", "asleep", "disabled"]
@@ -241,7 +243,8 @@ class ServersClient(ApiClient):
     async def list(self, *, host: str | None = None) -> list[Server]:
         """Return the servers that the token may see; with `host`, the one that answers there (or none)."""
         answer = await self.request("GET", "/api/servers/", params={"host": host}, wait=60)
-        return [Server(**item) for item in answer.json()]
+        # In steps: thousands at once would stall everything else in this process.
+        return [Server(**item) async for item in in_steps(decode_array(answer.text), 50)]
 
     async def start(self, owner: str, project: str, request: StartRequest, *, wait: float = 0.0) -> Server:
         """Start it (no more than once), and wait until it is awake.
@@ -276,6 +279,11 @@ class ServersClient(ApiClient):
         """Ask for an idle stop."""
         answer = await self.request("POST", self._path(owner, project, "sleep"), body=request.model_dump())
         return SleepResult(**answer.json())
+
+    async def extend(self, owner: str, project: str, seconds: float) -> Server:
+        """Keep it awake for so many seconds from now, used or not; 0 takes that back. Raises Conflict: it sleeps."""
+        body = ExtendRequest(seconds=seconds).model_dump()
+        return Server(**(await self.request("POST", self._path(owner, project, "extend"), body=body)).json())
 
     async def delete(self, owner: str, project: str, *, wait: float = 60.0) -> bool:
         """Stop it and forget it. Its directory is never touched.
