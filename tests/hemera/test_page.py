@@ -180,7 +180,7 @@ async def test_a_host_is_no_markup(hemera: Hemera) -> None:
 async def test_what_has_given_up_is_not_tried_again_by_itself(hemera: Hemera) -> None:
     await hemera.life.create(script=FAILS)
     server = (await fail(hemera)).model_copy(update={"given_up": True, "retry_at": None})
-    hemera.service.directory._take(server.model_copy(update={"revision": server.revision + 1}))
+    hemera.service.directory.take(server.model_copy(update={"revision": server.revision + 1}))
     page = await hemera.page()
     assert page.headers["lair-state"] == "failed"
     assert "not tried again by itself" in page.text
@@ -277,7 +277,7 @@ async def test_time_counts_from_the_beginning_of_the_wake(hemera: Hemera) -> Non
     await hemera.life.until("starting")
     server = await hemera.life.client.get("demo", "blog")
     changes = {"changed_at": server.changed_at - 12, "usual_start": 15.2, "revision": server.revision + 1}
-    hemera.service.directory._take(server.model_copy(update=changes))
+    hemera.service.directory.take(server.model_copy(update=changes))
     page = (await hemera.page()).text
     assert re.search(r"1[23] s of usually 15 s", page)
     answer = await hemera.http.get("/waker/visitor/state", headers={"Lair-Source": HOST})
