@@ -9,21 +9,14 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from sourcelair.auth import Identity
-from sourcelair.errors import InvalidInput, LairError
+from sourcelair.errors import LairError
+from sourcelair.hemera.answers import host_of
 from sourcelair.hemera.pages import builtin, facts
 from sourcelair.hemera.pages.facts import Facts
 from sourcelair.hemera.progress import progress, telling
 from sourcelair.hemera.retries import safe_path
 from sourcelair.hemera.service import HemeraService
-from sourcelair.names import normalise_host
 from sourcelair.streams import EventStream
-
-
-def host_of(source: str) -> str:
-    """Return the host that a visitor is at. Raises InvalidInput: none was given."""
-    if not source:
-        raise InvalidInput("Lair-Source: the host is missing.")
-    return normalise_host(source)
 
 
 def create_page_router(service: HemeraService, node: Callable[[Request], Awaitable[Identity]]) -> APIRouter:
@@ -52,9 +45,13 @@ def create_page_router(service: HemeraService, node: Callable[[Request], Awaitab
         return HTMLResponse(html, status_code=429 if told.state == "rate-limited" else 503, headers=headers)
 
     @router.post("/visitor/retry", status_code=303)
-    async def retry(to: str = "/", lair_source: Annotated[str, Header()] = "") -> Response:
+    async def retry(
+        to: str = "/",
+        lair_source: Annotated[str, Header()] = "",
+        x_real_ip: Annotated[str | None, Header(max_length=64)] = None,
+    ) -> Response:
         """Try once more to start a server that failed, because its visitor asks; then back to where they were."""
-        await service.retries.retry(host_of(lair_source))
+        await service.retries.retry(host_of(lair_source), x_real_ip)
         return Response(status_code=303, headers={"Location": safe_path(to), "Cache-Control": "no-store"})
 
     @router.get("/visitor/events", response_class=Response)
