@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from typing import Any
 
 import httpx
 import pytest
 from tests.hemera.world import HOST, Hemera
 
+from sourcelair.hemera.progress import progress
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.mock import Script
 
@@ -122,3 +126,25 @@ async def test_a_poke_obeys_all_that_a_visit_does(hemera: Hemera) -> None:
     await asyncio.gather(*(ask(hemera, "POST", "wake") for _ in range(5)))
     answer = await ask(hemera, "POST", "wake")
     assert (answer.status_code, answer.json()["state"]) == (503, "failed")
+
+
+async def test_an_open_page_is_warned_and_told_when_that_is_over(hemera: Hemera) -> None:
+    await hemera.life.create(spec={"sleep": {"stop_after": 30, "warn_before": 3600}})
+    await hemera.wake()
+    await hemera.look()
+    stream = progress(hemera.service, HOST)
+
+    async def warning() -> dict[str, Any]:
+        while not (told := await anext(stream)).startswith(b"event: sleep-warning\n"):
+            pass
+        found: dict[str, Any] = json.loads(told.split(b"data: ")[1])
+        return found
+
+    async with asyncio.timeout(20):
+        told = await warning()
+        assert 25 < told["seconds_left"] <= 30
+        assert told["sleeps_at"] > time.time()
+        await hemera.life.client.stop("demo", "blog")
+        await hemera.look()
+        assert await warning() == {"seconds_left": None, "sleeps_at": None}
+    await stream.aclose()

@@ -249,16 +249,6 @@ async def test_each_stage_is_told_and_then_the_way_to_the_app(hemera: Hemera) ->
     await stream.aclose()
 
 
-async def test_the_place_in_the_queue_is_told_as_it_changes(hemera: Hemera, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = iter([3, 3, 1])
-    monkeypatch.setattr(hemera.service.waker, "place", lambda _: next(places))
-    monkeypatch.setattr("sourcelair.hemera.progress.QUEUE_TICK", 0.01)
-    await hemera.life.create()
-    stream = progress(hemera.service, HOST)
-    assert [(await state(stream))["place"] for _ in range(2)] == [3, 1]
-    await stream.aclose()
-
-
 async def test_what_changes_while_an_event_is_sent_is_told_too(hemera: Hemera) -> None:
     """A slow visitor must not wait for the next change: the page would never go on."""
     await hemera.life.create()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.hemera.world import Hemera, a_hemera
 from sourcelair.client.servers import StartRequest
 from sourcelair.errors import LairError
 from sourcelair.hemera import waker
+from sourcelair.hemera.progress import progress
 from sourcelair.servers import starts as starts_of_the_api
 from sourcelair.servers.drivers.base import ExitStatus
 from sourcelair.servers.drivers.mock import Script
@@ -63,6 +65,14 @@ async def busy(hemera: Hemera, owner: str = "slow") -> None:
         await hemera.life.until("starting", owner, f"srv{number}")
 
 
+async def place(stream: AsyncGenerator[bytes, None]) -> int:
+    """Return the next place that a page is told."""
+    while True:
+        told = await anext(stream)
+        if told.startswith(b"event: state") and (found := re.search(rb'"place": ([0-9]+)', told)):
+            return int(found[1])
+
+
 def starts(hemera: Hemera) -> int:
     return hemera.life.world.driver.count("start")
 
@@ -102,28 +112,19 @@ async def test_a_full_queue_holds_on_and_says_so(make: MakeHemera) -> None:
         assert (await hemera.wake("one--bob.localhost")).json()["place"] == 2, "another owner still has room"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_pages_learn_of_places_as_they_change(make: MakeHemera) -> None:
     async with make(max_starting=1) as hemera:
-        await hemera.life.create("slow", "srv0", script=Script(listens=False))
-        await hemera.life.create("ann", "one", script=Script(listens=False))
-        await hemera.life.create("ann", "two", script=Script(listens=False))
-        calls = [asyncio.ensure_future(hemera.wake("srv0--slow.localhost"))]
-        await hemera.life.until("starting", "slow", "srv0")
-        calls += [asyncio.ensure_future(hemera.wake(f"{name}--ann.localhost")) for name in ("one", "two")]
-        service = hemera.service
-        async with asyncio.timeout(10):
-            while (two := service.directory.at("two--ann.localhost")) is None or service.waker.place(two) != 2:
-                await asyncio.sleep(0)
-            change = service.directory.change_at("two--ann.localhost")
-            await change.wait()
-            change = service.directory.change_at("two--ann.localhost")
+        await busy(hemera)
+        for project in ("one", "two"):
+            await hemera.life.create("ann", project, script=Script(listens=False))
+            await hemera.wake(f"{project}--ann.localhost")
+        stream = progress(hemera.service, "two--ann.localhost")
+        async with asyncio.timeout(30):
+            assert [await place(stream)] == [2]
             await hemera.life.client.delete("slow", "srv0")
-            await change.wait()
-            while service.waker.place(two) != 1:
-                await service.directory.change_at("two--ann.localhost").wait()
-        for call in calls:
-            call.cancel()
-        await asyncio.wait(calls)
+            assert [await place(stream)] == [1]
+        await stream.aclose()
 
 
 async def test_two_hundred_hosts_from_one_address_keep_nobody_else_out(make: MakeHemera) -> None:

@@ -1,4 +1,4 @@
-"""What a page is told while it is open: how far its server is, and what that says as it starts."""
+"""What a page is told while it is open: how far its server is, what that says as it starts, and when it will sleep."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ from sourcelair.errors import LairError
 from sourcelair.hemera.pages import facts
 from sourcelair.hemera.service import HemeraService
 from sourcelair.hemera.start_logs import StartLog
+from sourcelair.hemera.timeleft import TimeLeft
 from sourcelair.streams import event
 
 LONGEST_STREAM = 600.0
 """Seconds after which a visitor's stream ends; pages open it again."""
 
-QUEUE_TICK = 1.0
-"""Seconds between looks at the place in a queue: nothing tells when that changes."""
+
+class _Warnings:
+    """The newest warning of a server's sleep, for one page."""
+
+    def __init__(self) -> None:
+        self.left: TimeLeft | None = None
+        self.changed = asyncio.Event()
+
+    async def follow(self, service: HemeraService, host: str) -> None:
+        """Keep up with it, for ever."""
+        async for left in service.timeleft.watch(host):
+            self.left = left
+            changed, self.changed = self.changed, asyncio.Event()
+            changed.set()
 
 
 def telling(service: HemeraService, host: str) -> dict[str, Any]:
@@ -46,7 +59,10 @@ def telling(service: HemeraService, host: str) -> dict[str, Any]:
 
 
 async def progress(service: HemeraService, host: str) -> AsyncGenerator[bytes, None]:
-    """Give the state of a host's server whenever it changes, and the lines of its log where visitors may see them."""
+    """Give the state of a host's server whenever it changes, and the lines of its log where visitors may see them.
+
+    While it is awake, `sleep-warning` tells when it is about to sleep, and with null that it is not any more.
+    """
     loop = asyncio.get_running_loop()
     end, told = loop.time() + LONGEST_STREAM, dict[str, Any]()
     yield b"retry: 500\n\n"
@@ -54,10 +70,13 @@ async def progress(service: HemeraService, host: str) -> AsyncGenerator[bytes, N
         await service.directory.find(host)
     except LairError:
         return
-    with contextlib.ExitStack() as following:
+    warnings, warned = _Warnings(), None
+    async with contextlib.AsyncExitStack() as ends:
+        ends.push_async_callback(_cancel, asyncio.ensure_future(warnings.follow(service, host)))
+        following = ends.enter_context(contextlib.ExitStack())
         log, instance, seen = StartLog(), "", ("", 0)
         while (left := end - loop.time()) > 0:
-            changed = service.directory.change
+            changed, warning = service.directory.change_at(host), warnings.changed
             now = telling(service, host)
             if {**now, "elapsed": None} != {**told, "elapsed": None}:
                 told = now
@@ -73,8 +92,17 @@ async def progress(service: HemeraService, host: str) -> AsyncGenerator[bytes, N
             if news := log.since(*seen):
                 seen = (log.run, log.count)
                 yield event("log", news)
-            if not changed.is_set() and not more.is_set():
-                await _any_of(changed, more, timeout=min(left, QUEUE_TICK) if now["stage"] == "queued" else left)
+            if warnings.left is not warned:
+                warned = warnings.left
+                yield event("sleep-warning", _warning(warned))
+            if not changed.is_set() and not more.is_set() and not warning.is_set():
+                await _any_of(changed, more, warning, timeout=left)
+
+
+def _warning(left: TimeLeft | None) -> dict[str, Any]:
+    if left is None or not left.warning:
+        return {"seconds_left": None, "sleeps_at": None}
+    return {"seconds_left": left.seconds_left, "sleeps_at": left.sleeps_at}
 
 
 def _log_of(server: Server | None) -> str:
@@ -91,3 +119,8 @@ async def _any_of(*events: asyncio.Event, timeout: float) -> None:
     finally:
         for each in waiting:
             each.cancel()
+
+
+async def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
