@@ -16,9 +16,10 @@ def server(sleep: dict[str, Any] | None = None, **facts: Any) -> Server:
 
     Args:
         sleep: its policy in effect, besides.
-        facts: `awake_at`, `busy_until` and `extended_until` are of its instance, all others of the server.
+        facts: `awake_at`, `thawed_at`, `busy_until` and `extended_until` are of its instance, all others of the server.
     """
-    of_instance = {name: facts.pop(name) for name in ("busy_until", "extended_until") if name in facts}
+    names = ("busy_until", "extended_until", "thawed_at")
+    of_instance = {name: facts.pop(name) for name in names if name in facts}
     instance = Instance(id="i1", awake_at=facts.pop("awake_at", NOW - 1000), **of_instance)
     values: dict[str, Any] = {
         "owner": "demo", "project": "blog", "url": "http://blog--demo.localhost", "hosts": ["blog--demo.localhost"],

@@ -85,9 +85,14 @@ def test_when_it_sleeps_and_how(
 
 def test_a_thaw_is_a_use_though_nobody_may_be_there_yet() -> None:
     """Else it would be frozen again before the visit reaches it."""
-    thawed = server(DOZES, changed_at=NOW - 1)
-    assert judge(thawed, activity(last_active=LONG_AGO), NOW).mode is not None
-    assert judge(thawed, activity(last_active=LONG_AGO), NOW, active_since=NOW - 1) == at(19)
+    assert judge(server(DOZES), activity(last_active=LONG_AGO), NOW).mode is not None
+    assert judge(server(DOZES, thawed_at=NOW - 1), activity(last_active=LONG_AGO), NOW) == at(19)
+    dozing_again = server(DOZES, state="dozing", thawed_at=NOW - 50, changed_at=NOW - 30)
+    assert judge(dozing_again, activity(last_active=LONG_AGO), NOW) == at(10)
+
+
+def test_what_is_known_besides_counts_too() -> None:
+    assert judge(server(), activity(last_active=LONG_AGO), NOW, active_since=NOW - 1) == at(59)
 
 
 def test_an_instance_that_was_never_published_counts_from_its_state() -> None:

@@ -119,7 +119,7 @@ async def test_one_that_was_thawed_is_not_frozen_before_its_visit_comes(world: W
     world.services.seen["i-blog"] = {"last_active": NOW - 25}
     world.tell(sleep=dozes, state="dozing", changed_at=NOW - 5)
     await world.look()
-    world.tell(sleep=dozes, state="awake", changed_at=NOW)
+    world.tell(sleep=dozes, state="awake", changed_at=NOW, thawed_at=NOW)
     assert await world.look() == pytest.approx(20)
     assert world.services.asked == []
 

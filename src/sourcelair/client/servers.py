@@ -69,6 +69,7 @@ class Instance(BaseModel):
     started_at: float | None = None
     listening: bool = Field(False, description="While it starts: it listens, and has not answered for a while.")
     awake_at: float | None = Field(None, description="When it was published for the first time.")
+    thawed_at: float | None = Field(None, description="When it was thawed last, where it ever dozed.")
     busy_until: float | None = Field(None, description="Until when the app itself says that it is busy.")
     extended_until: float | None = Field(None, description="Until when somebody asked to keep it awake.")
 

@@ -75,14 +75,15 @@ def _closes_at(schedule: Sequence[Window], now: float) -> float:
 
 
 def last_activity(server: Server, seen: float | None, active_since: float) -> float:
-    """Return when it was last used.
+    """Return when it was last used. A thaw is a use: the visit that it is for may not be there yet.
 
     Args:
         server: the server.
         seen: the last activity that nodes report, if any does.
-        active_since: what is known besides, such as when it was thawed; 0 for nothing.
+        active_since: what is known besides; 0 for nothing.
     """
-    last = max(seen or 0.0, active_since, awake_since(server))
+    thawed_at = server.instance.thawed_at if server.instance is not None else None
+    last = max(seen or 0.0, active_since, awake_since(server), thawed_at or 0.0)
     if server.state == "dozing" and not seen and not active_since:
         # No node remembers. It had been idle for so long when it was frozen, and maybe for longer.
         last = max(last, server.changed_at - (seconds(server.policy.sleep.doze_after) or 0.0))

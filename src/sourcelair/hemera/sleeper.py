@@ -122,8 +122,6 @@ class Sleeper:
                 return
             followed = self._followed[instance] = _Followed(name, server.state)
             self._instances[name] = instance
-        if server.state == "awake" and followed.state == "dozing":  # somebody comes, and may not be there yet
-            followed.active_since = max(followed.active_since, server.changed_at)
         if server.state in {"awake", "dozing"}:
             followed.state = server.state
         # Not its state as such: if an idle stop is cancelled, the next look is not due at once.
