@@ -12,6 +12,7 @@
     ├── PreconditionFailed       412     `If-Match` named an older revision
     ├── HistoryCompacted         410     a watch asked for revisions that are gone
     ├── TooLarge                 413
+    ├── TooManyRequests          429     slower: `retry_after` says when
     ├── Unavailable              503     try again: `retry_after` says when
     ├── OutOfSpace               507     the node's route table (or the disk) is full
     └── Unreachable              502     another service did not answer (clients raise it)
@@ -119,6 +120,12 @@ class TooLarge(LairError):
     """The request is larger than this service takes."""
 
     status = 413
+
+
+class TooManyRequests(LairError):
+    """Too many of these came in a short time."""
+
+    status = 429
 
 
 class Unreachable(LairError):

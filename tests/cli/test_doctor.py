@@ -121,3 +121,15 @@ def test_a_frozen_control_plane_is_not_in_its_own_way(lair: Run, tmp_path: Path,
 def test_looking_changes_nothing(lair: Run, tmp_path: Path) -> None:
     assert lair("doctor").code == 6
     assert not (tmp_path / "data").exists()
+
+
+def test_a_broken_page_is_named_with_its_line(lair: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAIR_PAGES_DIR", str(tmp_path / "pages"))
+    assert findings(lair("doctor", "--json"), "pages") == [
+        ("warn", f"{tmp_path / 'pages'}: No such file or directory.")
+    ]
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "default.html").write_text("<p>\n{{ hosst }}")
+    assert findings(lair("doctor", "--json"), "pages") == [("warn", "default.html, line 2: 'hosst' is undefined.")]
+    (tmp_path / "pages" / "default.html").write_text("<p>\n{{ host }}")
+    assert findings(lair("doctor", "--json"), "pages") == [("ok", f"The templates in {tmp_path / 'pages'} work.")]

@@ -175,3 +175,15 @@ async def test_history_that_is_gone_is_410(world: World) -> None:
 async def test_who_may_see_no_server_follows_none(life: Life) -> None:
     for kind in ("waker", "instance-i1"):
         assert isinstance(await error_of(life.as_(kind).request("GET", "/api/events")), Forbidden)
+
+
+async def test_an_event_tells_the_policy_that_is_in_effect(life: Life) -> None:
+    """As every answer does, though it is not stored: what follows the stream must not take it for none."""
+    stream = await follow(life.service.context, Identity(kind="service"), None)
+    created = await life.create(spec={"wake": {"show_log": True}})
+    event = await anext(stream)
+    assert event.server is not None
+    assert event.server.policy == created.policy
+    assert event.server.policy.wake.show_log
+    assert event.server.policy.sleep.stop_after == life.world.settings.idle_timeout
+    await stream.aclose()

@@ -95,3 +95,19 @@ async def test_one_that_can_not_be_looked_at_fails_in_its_time(life: Life, monke
     error = await error_of(life.client.start("demo", "blog", VISIT, wait=5))
     assert isinstance(error, Unavailable) and "could not be looked at" in error.detail
     assert await life.world.driver.find_all() == []
+
+
+async def test_that_it_listens_and_does_not_answer_is_told(life: Life) -> None:
+    """Its visitors see how far it is; once it is awake, nothing of that is left."""
+    await life.create(script=Script(serves=True, status=503))
+    await life.client.start("demo", "blog", StartRequest(), wait=0)
+    worker = life.service.worker("demo", "blog")
+    while not ((server := worker.show()).instance and server.instance.listening):
+        await worker.change()
+    assert server.state == "starting"
+    (running,) = life.world.instances.instances.values()
+    assert running.site is not None
+    running.site._head = running.site._head.replace(b"503 Service Unavailable", b"200 OK")
+    awake = await life.until("awake")
+    assert awake.instance
+    assert not awake.instance.listening

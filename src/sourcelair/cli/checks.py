@@ -36,7 +36,7 @@ class Finding:
 
 async def check_all(session: Session) -> list[Finding]:
     """Look at everything; what can't be looked at is a finding too."""
-    found = [*_nginx(session), *_data_dir(session), *_user(), _driver(session)]
+    found = [*_nginx(session), *_data_dir(session), *_user(), _driver(session), *_pages(session)]
     control_plane = await _control_plane(session)
     found += control_plane
     if control_plane[0].status == "ok":
@@ -107,6 +107,24 @@ def _driver(session: Session) -> Finding:
     if abilities.lacking(has):
         return Finding("note", "driver", detail, f"For all of it {abilities.HOW}.")
     return Finding("ok", "driver", detail)
+
+
+def _pages(session: Session) -> Iterator[Finding]:
+    """Try the operator's own pages: a visitor of a broken one sees ours."""
+    folder = session.settings.pages_dir
+    if folder is None:
+        return
+    from sourcelair.hemera.pages.own import check
+
+    try:
+        broken = check(folder)
+    except OSError as error:
+        yield Finding("warn", "pages", f"{folder}: {error.strerror}.", "pages_dir names a folder of templates.")
+        return
+    for each in broken:
+        yield Finding("warn", "pages", f"{each}.", f"Mend it in {folder}: our own page is shown instead.")
+    if not broken:
+        yield Finding("ok", "pages", f"The templates in {folder} work.")
 
 
 async def _control_plane(session: Session) -> list[Finding]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sourcelair.client.arrays import decode_array
 from sourcelair.client.ceryx import NodeTotal
 from sourcelair.client.http import segment
 from sourcelair.client.owners import OwnersClient
 from sourcelair.client.policy import Limits, Policy, Seconds, SleepPolicy, Text, WakePolicy
+from sourcelair.pacing import in_steps
 
 State = Literal["asleep", "starting", "awake", "draining", "dozing", "stopping", "failed"]
 Desired = Literal["awake", "asleep", "disabled"]
@@ -66,6 +68,7 @@ class Instance(BaseModel):
     port: int | None = None
     pid: int | None = None
     started_at: float | None = None
+    listening: bool = Field(False, description="While it starts: it listens, and has not answered for a while.")
     awake_at: float | None = Field(None, description="When it was published for the first time.")
     thawed_at: float | None = Field(None, description="When it was thawed last, where it ever dozed.")
     busy_until: float | None = Field(None, description="Until when the app itself says that it is busy.")
@@ -248,7 +251,8 @@ class ServersClient(OwnersClient):
     async def list(self, *, host: str | None = None) -> list[Server]:
         """Return the servers that the token may see; with `host`, the one that answers there (or none)."""
         answer = await self.request("GET", "/api/servers/", params={"host": host}, wait=60)
-        return [Server(**item) for item in answer.json()]
+        # In steps: thousands at once would stall everything else in this process.
+        return [Server(**item) async for item in in_steps(decode_array(answer.text), 50)]
 
     async def start(self, owner: str, project: str, request: StartRequest, *, wait: float = 0.0) -> Server:
         """Start it (no more than once), and wait until it is awake.
@@ -326,13 +330,15 @@ class ServersClient(OwnersClient):
         params: dict[str, Any] = {"lines": lines}
         return (await self.request("GET", self._path(owner, project, "logs"), params=params)).text
 
-    async def follow_logs(self, owner: str, project: str, *, lines: int = 100) -> AsyncIterator[bytes]:
-        """Give the last lines of its log, and then all that comes.
+    async def follow_logs(
+        self, owner: str, project: str, *, lines: int = 100, newest: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the last lines of its log (with `newest`, of its newest instance only), and then all that comes.
 
         Raises:
             Unreachable: no answer came, or the stream broke.
         """
-        params = {"lines": lines, "follow": "true"}
+        params = {"lines": lines, "follow": "true", **({"newest": "true"} if newest else {})}
         async with self.stream("GET", self._path(owner, project, "logs"), params=params) as response:
             async for part in response.aiter_raw():
                 yield part

@@ -9,9 +9,14 @@ from typing import Any, Self, TypeVar
 
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import ServersClient
+from sourcelair.hemera.activities import Activities
 from sourcelair.hemera.directory import Directory
+from sourcelair.hemera.pages.own import OwnPages
+from sourcelair.hemera.remaining import Remaining
 from sourcelair.hemera.retries import Retries
 from sourcelair.hemera.sleeper import Sleeper
+from sourcelair.hemera.start_logs import StartLogs
+from sourcelair.hemera.waits import Waits
 from sourcelair.hemera.waker import Waker
 from sourcelair.settings import Settings
 
@@ -22,16 +27,21 @@ class HemeraService:
     """Hemera's own work.
 
     Args:
-        settings: `max_starting` is read.
+        settings: those that bound starts, `longest_extension` and `pages_dir`.
         servers: the SourceLair API; it need not answer yet.
         ceryx: Ceryx; it need not answer yet.
     """
 
     def __init__(self, settings: Settings, servers: ServersClient, ceryx: CeryxClient) -> None:
         self.directory = Directory(servers)
-        self.waker = Waker(servers, self.directory, settings.max_starting, self._spawn)
+        self.waker = Waker(settings, servers, self.directory, self._spawn)
         self.sleeper = Sleeper(servers, ceryx, self.directory)
-        self.retries = Retries(servers, self.directory)
+        self.retries = Retries(servers, self.directory, self.waker.rates)
+        self.activities = Activities(ceryx)
+        self.timeleft = Remaining(servers, self.activities, self.directory, settings.longest_extension)
+        self.pages = OwnPages(settings.pages_dir)
+        self.waits = Waits()
+        self.start_logs = StartLogs(servers, self._spawn)
         self.closing = asyncio.Event()
         """Set once the service closes: every stream ends then."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -46,6 +56,7 @@ class HemeraService:
         self._group = await asyncio.TaskGroup().__aenter__()
         self._spawn(self.directory.follow())
         self._spawn(self.sleeper.run())
+        self._spawn(self.activities.run())
         return self
 
     async def __aexit__(

@@ -74,7 +74,7 @@ async def start(worker: Worker, request: StartRequest, wait: float, *, actor: st
 async def _want(worker: Worker, request: StartRequest, actor: str, *, by_user: bool) -> None:
     record, now = worker.record, worker.context.clock()
     if not by_user and record.state in {"asleep", "failed"} and (record.given_up or held_back(record, now)):
-        raise _failure(record, now)
+        raise _failure(record, now, tried=False)
     worker.arrived = True
     if record.desired != "awake" and record.state != "dozing":
         worker.asked = None
@@ -110,17 +110,19 @@ def _is_refused(record: ServerRecord, request: StartRequest) -> bool:
     return request.failed_revision is None or request.failed_revision >= (record.route_revision or 0)
 
 
-def _failure(record: ServerRecord, now: float) -> LairError:
+def _failure(record: ServerRecord, now: float, *, tried: bool = True) -> LairError:
+    """Return what a failed start is answered with. Not `tried`: nothing was started for whoever asked."""
     said = f"{record.name} did not start: {record.failure or 'nobody saw why'}."
     if record.given_up:
         said += " Its tries are used up: a user's start, or another spec, tries again."
-        return Unavailable(said, state="failed", log=record.failure_log, given_up=True)
+        return Unavailable(said, state="failed", log=record.failure_log, given_up=True, held_back=not tried)
     return Unavailable(
         said,
         retry_after=max(1.0, held_back(record, now)),
         state="failed",
         log=record.failure_log,
         retry_at=record.retry_at,
+        held_back=not tried,
     )
 
 

@@ -88,6 +88,13 @@ class Context:
         """Return the file that a server's instances write to."""
         return self.settings.data_dir / "logs" / "servers" / f"{record.project}--{record.owner}.log"
 
+    def log_bytes(self, record: ServerRecord) -> int:
+        """Return how long that file is by now."""
+        try:
+            return self.log(record).stat().st_size
+        except OSError:
+            return 0
+
     def order(self, record: ServerRecord, instance: str, port: int) -> StartOrder:
         """Return all that a driver is told to start an instance."""
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -125,6 +132,7 @@ class Context:
                 port=instance.port,
                 pid=instance.pid,
                 started_at=instance.started_at,
+                listening=instance.listening,
                 awake_at=instance.awake_at,
                 thawed_at=instance.thawed_at,
                 busy_until=instance.busy_until,

@@ -142,17 +142,22 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
 
     @router.get(f"{ONE}/logs", response_class=Response)
     async def read_logs(
+        *,
         owner: str,
         project: str,
         identity: Annotated[Identity, who],
         lines: Annotated[int, Query(ge=0, le=100_000)] = 100,
         follow: bool = False,
+        newest: Annotated[bool, Query(description="With `follow`: only what the newest instance wrote.")] = False,
     ) -> Response:
         """Return the last lines of its log; with `follow`, all that comes too, until the server is removed."""
         identity.require_read(owner)
         worker = service.worker(owner, project)
         log = service.context.log(worker.record)
-        source = worker.driver.logs(log, lines=lines, follow=follow, until=worker.gone)
+        begin = worker.log_begin if newest else None
+        if newest and begin is None:  # nobody knows where it began: what there is could be another's
+            lines = 0
+        source = worker.driver.logs(log, lines=lines, follow=follow, until=worker.gone, begin=begin)
         return Stream(source, service.closing)
 
     @router.get("/api/events", response_class=Response, responses={200: {"model": ServerEvent}})

@@ -161,13 +161,20 @@ def begin_start(record: ServerRecord, instance: str, port: int, now: float) -> S
     )
 
 
+def listens(record: ServerRecord) -> ServerRecord:
+    """It listens, and has not answered yet: what visitors are told while it warms up."""
+    if record.state != "starting" or record.instance is None:
+        return record
+    return record.model_copy(update={"instance": record.instance.model_copy(update={"listening": True})})
+
+
 def became_awake(
     record: ServerRecord, instance: InstanceRecord, revision: int, timing: Timing | None, now: float
 ) -> ServerRecord:
     """It answered, and its route is published at `revision`."""
     # What was said of the instance meanwhile stays: how long it is kept awake is no affair of a start.
     kept = instance_of(record).model_copy(
-        update={"host": instance.host, "pid": instance.pid, "handle": instance.handle}
+        update={"host": instance.host, "pid": instance.pid, "handle": instance.handle, "listening": False}
     )
     awake = kept.model_copy(update={"awake_at": kept.awake_at or now})
     return _copy(

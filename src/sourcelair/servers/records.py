@@ -37,6 +37,7 @@ class InstanceRecord(BaseModel):
     pid: int | None = None
     handle: dict[str, Any] | None = None
     started_at: float
+    listening: bool = False
     awake_at: float | None = None
     thawed_at: float | None = None
     busy_until: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import AsyncIterator
 
 from sourcelair.client.servers import Timing
 from sourcelair.errors import Unavailable
@@ -21,6 +22,9 @@ from sourcelair.turns import LONGEST_TURN, Turn
 
 PORT_TIMEOUT = 15.0
 """Seconds that a start waits for a free port."""
+
+WARMING = 0.5
+"""Seconds that an instance must have listened without an answer before that is told: a fast start writes nothing."""
 
 
 async def start(worker: Worker, turn: Turn, queued: float) -> None:
@@ -58,6 +62,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
         context.ports.give_back(port)
         raise
     timing = Timing(gate=worker.gate, queued=queued, stored=worker.waited())
+    worker.log_begin = context.log_bytes(worker.record)
     try:
         found = await worker.driver.start(context.order(worker.record, name, port))
     except (StartFailed, StartVoided) as error:
@@ -90,10 +95,11 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
             said.append("it listens, and did not answer HTTP")
             if timing is not None:
                 timing.listening = worker.waited()
-            await worker.race(
-                readiness.until_answering(listener, worker.hosts[0], record.spec.readiness, said.append),
-                lambda: worker.stop_asked or worker.exited or worker.record.spec.readiness != record.spec.readiness,
-            )
+            async with _telling_that_it_listens(worker):
+                await worker.race(
+                    readiness.until_answering(listener, worker.hosts[0], record.spec.readiness, said.append),
+                    lambda: worker.stop_asked or worker.exited or worker.record.spec.readiness != record.spec.readiness,
+                )
     except Interrupted:
         if not (worker.stop_asked or worker.exited):  # its user says anew when it is ready
             await become_ready(worker, timing)
@@ -125,6 +131,22 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
         note_start(worker, timing)
     worker.asked = None
     log.info("awake", server=record.name, instance=instance.id, **(timing.model_dump() if timing else {}))
+
+
+@contextlib.asynccontextmanager
+async def _telling_that_it_listens(worker: Worker) -> AsyncIterator[None]:
+    """Write down that it listens, if it goes on without an answer; that write delays no start that is quick."""
+
+    async def tell() -> None:
+        await asyncio.sleep(WARMING)
+        await worker.update(machine.listens)
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)  # what it tells is a courtesy
 
 
 def _start_timeout(worker: Worker) -> float:

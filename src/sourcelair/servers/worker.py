@@ -78,6 +78,8 @@ class Worker(Changes):
         """What the proxies had sent to it when its doze began, if this process saw that."""
         self._born: float | None = None
         """Since when (monotonic seconds) its instance has been awake, once somebody wanted to know."""
+        self.log_begin: int | None = None
+        """Where the log of the newest instance begins, in bytes; None where an earlier control plane started it."""
         self.found: Found | None = None
         self.published: InstanceRecord | None = None
         self.routed: RouteSettings | None = None

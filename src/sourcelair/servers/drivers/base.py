@@ -168,9 +168,12 @@ class Driver(Protocol):
         ...
 
     def logs(
-        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None, begin: int | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """Give the last lines of a log, and with `follow` all that comes, to its end once `until` is set."""
+        """Give the last lines of a log, and with `follow` all that comes, to its end once `until` is set.
+
+        With `follow`, what lies before the byte `begin` is left out, if the log was not rotated since it was that long.
+        """
         ...
 
     async def forget(self, instance: str) -> None:

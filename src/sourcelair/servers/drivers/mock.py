@@ -290,10 +290,10 @@ class MockDriver:
             running.resume()
 
     def logs(
-        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None, begin: int | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Give what scripts wrote to the log, as a real driver does."""
-        return read_log(log, lines=lines, follow=follow, until=until)
+        return read_log(log, lines=lines, follow=follow, until=until, begin=begin)
 
     async def forget(self, instance: str) -> None:
         """Drop an instance that has ended."""

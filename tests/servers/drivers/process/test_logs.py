@@ -90,6 +90,22 @@ async def test_a_log_that_is_removed_is_read_to_its_end(tmp_path: Path) -> None:
     assert found == b"line 11\n"
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+async def test_what_lies_before_the_beginning_is_left_out(tmp_path: Path, rotated: bool) -> None:
+    """However many lines are asked for, and whatever was rotated: another instance's are not among them."""
+    log = tmp_path / "log"
+    write(log, lines(0, 5))
+    begin = log.stat().st_size
+    if rotated:
+        logs.rotate(log, 1)
+    write(log, lines(5, 6))
+    reading = logs.read_log(log, lines=100, follow=True, begin=begin)
+    assert await anext(reading) == lines(5, 6).encode()
+    write(log, lines(6, 7))
+    assert await anext(reading) == lines(6, 7).encode()
+    await reading.aclose()
+
+
 async def test_following_over_rotations_loses_nothing(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write(log, lines(0, 5))

@@ -245,10 +245,10 @@ class ProcessDriver:
             holding.add_done_callback(_close_all)
 
     def logs(
-        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+        self, log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None, begin: int | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Give the last lines of a log, and with `follow` all that comes, over its rotations, until it ends."""
-        return logs.read_log(log, lines=lines, follow=follow, until=until)
+        return logs.read_log(log, lines=lines, follow=follow, until=until, begin=begin)
 
     async def forget(self, instance: str) -> None:
         """Remove the claim and the cgroup of an instance that has ended. A void claim stays until a reboot."""

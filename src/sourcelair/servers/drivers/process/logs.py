@@ -181,8 +181,11 @@ class _Reader:
         if self._file is not None:
             self._file.close()
 
-    def start(self, lines: int) -> bytes:
+    def start(self, lines: int, begin: int | None) -> bytes:
         text = _tail(self._log, lines, self._position)
+        if begin is not None:
+            wanted = self._position - begin if begin <= self._position else len(text)
+            return text[max(0, len(text) - wanted) :]
         missing = lines - text.count(b"\n")
         return (_tail(older(self._log, 1), missing) if missing > 0 else b"") + text
 
@@ -211,7 +214,7 @@ class _Reader:
 
 
 async def read_log(
-    log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None
+    log: Path, *, lines: int, follow: bool, until: asyncio.Event | None = None, begin: int | None = None
 ) -> AsyncGenerator[bytes, None]:
     """Give the last lines of a log as blocks of bytes, and with `follow` all that comes.
 
@@ -220,6 +223,7 @@ async def read_log(
         lines: to begin with.
         follow: go on with what comes.
         until: is set once nothing comes any more; without it there is no end.
+        begin: byte before which nothing is given, with `follow`; a log that is shorter by now was rotated since.
     """
     if not follow:
         text = await asyncio.to_thread(tail, log, lines)
@@ -228,7 +232,7 @@ async def read_log(
         return
     reader = await asyncio.to_thread(_Reader, log)
     try:
-        text, ended = await asyncio.to_thread(reader.start, lines), False
+        text, ended = await asyncio.to_thread(reader.start, lines, begin), False
         while text or not ended:
             if text:
                 yield text
