@@ -148,3 +148,16 @@ async def test_an_open_page_is_warned_and_told_when_that_is_over(hemera: Hemera)
         await hemera.look()
         assert await warning() == {"seconds_left": None, "sleeps_at": None}
     await stream.aclose()
+
+
+async def test_a_visitor_keeps_it_awake(hemera: Hemera) -> None:
+    await hemera.life.create(spec={"sleep": {"stop_after": 100}})
+    await hemera.wake()
+    await hemera.look()
+    answer = await ask(hemera, "POST", "extend", seconds=600)
+    assert (answer.status_code, answer.json()["reason"]) == (200, "extended")
+    assert 590 < answer.json()["seconds_left"] <= 600
+    assert 590 <= int(answer.headers["lair-sleeps-in"]) <= 600
+    server = await hemera.life.client.get("demo", "blog")
+    assert server.instance is not None
+    assert server.instance.extended_until is not None
