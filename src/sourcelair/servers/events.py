@@ -52,7 +52,8 @@ async def _follow(
                     continue
                 server = None
                 if event.entry is not None:
-                    server = context.show(decode(ServerRecord, event.entry), event.revision)
+                    record = context.policies.applied(decode(ServerRecord, event.entry))
+                    server = context.show(record, event.revision)
                 yield ServerEvent(revision=event.revision, owner=owner, project=project, server=server)
             change = await anext(changes, None)
     finally:
