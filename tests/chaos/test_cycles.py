@@ -1,4 +1,4 @@
-"""Not one request fails or doubles across sleep and wake, of both kinds, with a stall between lookup and count."""
+"""Not one request fails or doubles across sleep and wake, of every kind, with a stall between lookup and count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(240)]
 CYCLES = 50
 
 
-@pytest.mark.parametrize("kind", ["idle", "explicit"])
+@pytest.mark.parametrize("kind", ["idle", "explicit", "doze"])
 async def test_no_request_is_lost_or_doubled(stalling_site: Site, tmp_path: Path, kind: Kind) -> None:
     """Fifty cycles under GET, POST and WebSocket traffic, on two workers that stall at the worst moment."""
     outcome = await run(stalling_site, tmp_path, kind, CYCLES)
@@ -36,7 +36,7 @@ async def test_cycles_with_four_workers(tmp_path: Path) -> None:
     """More workers than processors: what one of them has counted, another one must not miss."""
     with stalling_lair(tmp_path / "lair", workers=4) as lair:
         async with site_of(lair) as site:
-            for kind in ("idle", "explicit"):
+            for kind in ("idle", "explicit", "doze"):
                 outcome = await run(site, tmp_path, kind, 10)
                 print(f"{kind}: {outcome.line()}")
                 assert not outcome.problems

@@ -18,6 +18,7 @@ from tests.system.site import App, Site
 from tests.system.tiny import built
 from tests.system.visitors import Visitor, traffic
 
+from sourcelair.client.policy import SleepPolicy
 from sourcelair.client.servers import ServerInput
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
@@ -47,6 +48,23 @@ async def test_01_an_open_websocket_or_stream_keeps_it_awake(site: Site, tmp_pat
     assert events.body.count(b"data:") == int(3 * IDLE / 0.2)
     assert len(app.starts()) == 1
     await app.until("asleep")
+
+
+async def test_02_an_app_says_that_it_is_busy_or_is_asked_before_it_sleeps(site: Site, tmp_path: Path) -> None:
+    """It calls with its own token and stays awake, visited or not; another one is asked each time, and may say no."""
+    busy = await site.identity("ask", "busy", tmp_path, idle_timeout=IDLE)
+    assert (await busy.fetch("/busy?60")).json()["said"] == 200
+    asked = await site.identity("ask", "asked", tmp_path, policy=SleepPolicy(stop_after=IDLE, check="/may-sleep"))
+    veto = asked.books / "veto"
+    veto.touch()
+    assert (await asked.fetch("/")).status == 200
+    await asyncio.sleep(3 * IDLE)
+    assert {(await app.server()).state for app in (busy, asked)} == {"awake"}
+    veto.unlink()
+    assert (await busy.fetch("/busy?0")).json()["said"] == 200
+    for app in (busy, asked):
+        assert (await app.until("asleep")).cause == "idle"
+        assert len(app.starts()) == 1
 
 
 async def test_03_monitors_and_bots_neither_wake_nor_extend(site: Site, tmp_path: Path) -> None:
@@ -154,6 +172,61 @@ async def test_09_waking_adds_milliseconds(site: Site, tmp_path: Path) -> None:
     assert statistics.median(added) < 250, "a busy test machine, a slow disk: ten times what it usually is"
 
 
+async def test_10_cold_starts_are_measured_for_each_server(site: Site, tmp_path: Path) -> None:
+    """How long they usually take, how they spread, and where the time of each went: the slow one's is its own."""
+    fast, slow = await site.identity("ask", "fast", tmp_path), await site.identity("ask", "slow", tmp_path, delay=0.7)
+    reports = []
+    for app, starts in ((fast, 3), (slow, 2)):
+        for _ in range(starts):
+            assert (await app.fetch("/")).status == 200
+            await app.until("awake")
+            await app.stop()
+        reports.append(await site.servers.report(app.owner, app.project))
+    assert [report.starts for report in reports] == [3, 2]
+    assert [sum(report.histogram.values()) for report in reports] == [3, 2]
+    assert all(report.breakdown.ready and report.last[0].published for report in reports)
+    assert reports[0].usual is not None and reports[1].usual is not None
+    assert reports[1].usual > 700
+    assert (await slow.server()).usual_start == pytest.approx(reports[1].usual / 1000, rel=0.5)
+
+
+async def test_11_the_time_left_is_told_with_a_warning_and_may_be_extended(site: Site, tmp_path: Path) -> None:
+    """A page asks how long is left, is warned in time, asks for more, and that counts; asking alone is no visit."""
+    policy = SleepPolicy(stop_after=4.0, warn_before=3.0)
+    app = await site.identity("ask", "left", tmp_path, policy=policy)
+    assert (await app.fetch("/")).status == 200
+    async with asyncio.timeout(10):
+        while (left := await app.fetch("/.hemera/time-left")).json()["state"] != "awake":
+            await asyncio.sleep(0.05)  # the record says so just after the first visit was let in
+    assert 0 < left.json()["seconds_left"] <= 4
+    assert int(left.headers["lair-sleeps-in"]) <= 4
+    assert 0 < await warned(app) <= 3
+    assert (await app.fetch("/.hemera/extend?seconds=30", method="POST", body=b"")).status == 200
+    assert (await app.fetch("/.hemera/time-left")).json()["seconds_left"] > 20
+    await asyncio.sleep(4)
+    assert (await app.server()).state == "awake"
+    await site.servers.extend(app.owner, app.project, 0)  # its owner takes that back
+    assert (await app.until("asleep")).cause == "idle"
+    async with asyncio.timeout(10):
+        while (await app.fetch("/.hemera/time-left")).json()["state"] != "asleep":
+            await asyncio.sleep(0.05)
+    assert len(app.starts()) == 1
+
+
+async def warned(app: App) -> float:
+    """Return how many seconds were left when the page's stream warned of sleep."""
+    visitor = Visitor(app.site.address, app.host)
+    await visitor.send("GET", "/.hemera/events", headers={"Accept": "text/event-stream"})
+    await visitor.answer(head_only=True)
+    assert visitor._streams is not None
+    async with asyncio.timeout(20):
+        while (await visitor._streams[0].readline()).strip() != b"event: sleep-warning":
+            continue
+        data = await visitor._streams[0].readline()
+    await visitor.close()
+    return float(json.loads(data.removeprefix(b"data: "))["seconds_left"])
+
+
 async def test_12_asleep_can_be_told_from_down(site: Site, tmp_path: Path) -> None:
     """Every answer of ours says in a header what is the case, the app's own none; a monitor's look wakes nobody."""
     app = await site.identity("ask", "told", tmp_path)
@@ -165,6 +238,8 @@ async def test_12_asleep_can_be_told_from_down(site: Site, tmp_path: Path) -> No
     assert await state(app.host, MONITOR) == "asleep"
     assert app.starts() == []
     assert await state(site.host("ask", "broken"), PROGRAM) == "failed"
+    asked = await site.fetch(site.host("ask", "broken"), "/.hemera/time-left", headers=MONITOR)
+    assert asked.json()["state"] == "failed", "which a monitor can ask, since that wakes nobody"
     assert await state("nobody--ask.localhost", MONITOR) == "unknown-host"
     assert (await app.fetch("/")).status == 200
     assert await state(app.host, MONITOR) is None

@@ -102,7 +102,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         size, digest = await read_body(reader, headers)
         if "x-request" in headers:
             note("requests", headers["x-request"])
-        extra = b""
+        extra, status, said = b"", b"200 OK", None
         if "sec-websocket-key" in headers:
             accept = base64.b64encode(hashlib.sha1(headers["sec-websocket-key"].encode() + WEBSOCKET).digest())
             writer.write(
@@ -118,6 +118,10 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         match path:
             case "/slow":
                 await asyncio.sleep(float(query))
+            case "/busy":
+                said = await asyncio.to_thread(say_busy, float(query))
+            case "/may-sleep" if (BOOKS / "veto").exists():
+                status = b"409 Conflict"
             case "/die":
                 os._exit(3)
             case "/accel":
@@ -132,16 +136,29 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         body = json.dumps(
             {
                 "name": NAME, "instance": INSTANCE, "pid": os.getpid(), "method": method, "target": target,
-                "size": size, "sha256": digest, "headers": fields,
+                "size": size, "sha256": digest, "headers": fields, "said": said,
             }
         ).encode()  # fmt: skip
         writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer-Name: "
+            b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nServer-Name: "
             + NAME.encode() + b"\r\nContent-Length: " + str(len(body)).encode() + b"\r\n" + extra + b"\r\n"
         )  # fmt: skip
         if method != "HEAD":
             writer.write(body)
         await writer.drain()
+
+
+def say_busy(seconds: float) -> int:
+    """Tell the API that this app is busy, with the token that it was given; return the status of the answer."""
+    import urllib.request  # only here: it costs a cold start more than all the rest
+
+    request = urllib.request.Request(
+        os.environ["LAIR_API"].rstrip("/") + "/api/instance/busy",
+        json.dumps({"seconds": seconds}).encode(),
+        {"Authorization": f"Bearer {os.environ['LAIR_TOKEN']}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return int(answer.status)
 
 
 async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
