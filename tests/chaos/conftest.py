@@ -15,9 +15,9 @@ STALL = "0.03"
 
 
 @contextlib.contextmanager
-def stalling_lair(directory: Path) -> Iterator[Lair]:
-    """An installation with two NGINX workers that stall."""
-    with running_lair(directory, {"LAIR_TEST_STALL": STALL, "LAIR_NGINX_WORKERS": "2"}) as lair:
+def stalling_lair(directory: Path, workers: int = 2) -> Iterator[Lair]:
+    """An installation with so many NGINX workers that stall."""
+    with running_lair(directory, {"LAIR_TEST_STALL": STALL, "LAIR_NGINX_WORKERS": str(workers)}) as lair:
         yield lair
 
 

@@ -1,4 +1,7 @@
-"""One experiment: N times awake and asleep again under constant traffic; nothing fails, nothing doubles."""
+"""One experiment: N times awake and asleep again under constant traffic; nothing fails, nothing doubles, nothing stays.
+
+`bin/chaos --cycles 1000 --kind all --workers 4` prints the figures; a short form is in the tests.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +13,58 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tests.chaos.leftovers import orphans
+from tests.chaos.visits import Books, Visits, beats, visits
 from tests.system.site import App, Site
-from tests.system.visitors import Traffic, traffic
 
-Kind = Literal["idle", "explicit"]
+Kind = Literal["idle", "explicit", "doze", "beat"]
 
-BURST = 0.03
-"""Seconds of traffic between two idle stops; then comes a gap, or nothing would ever be idle."""
+BURST = 6
+"""Requests that are answered between two idle stops; then comes a gap, or nothing would ever be idle."""
 
 GAP = 0.1
 """Seconds between two tries of an idle stop."""
 
-IDLE_APPS = 5
-"""Servers whose idle cycles run side by side: each waits for its gaps most of the time."""
+SIDE_BY_SIDE = 5
+"""Servers whose cycles run side by side where each waits for its gaps most of the time."""
+
+KEEP_ALIVE = 1.0
+"""Seconds after which the app of `beat` closes an idle connection: just when the proxy does."""
 
 
 @dataclass
 class Outcome:
-    """What came of it. `drains` are seconds from asking for a stop to being asleep."""
+    """What came of it. `drains` are seconds from asking for a stop to being asleep; `odd` is what must not be."""
 
     cycles: int = 0
     refused: int = 0
     drains: list[float] = field(default_factory=list)
-    seen: Traffic | None = None
+    seen: Visits = field(default_factory=lambda: Visits("all"))
+    doubled: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Return all that must not be, in words."""
+        return [
+            *self.seen.failures,
+            *(f"{number} arrived more than once" for number in self.doubled),
+            *(f"{number} was answered, and never arrived" for number in self.lost),
+            *(f"{what} was left behind" for what in self.left),
+            *self.odd,
+        ]
 
     def line(self) -> str:
         """Return one line of a table."""
-        assert self.seen is not None
-        p50 = statistics.median(self.drains) * 1000
-        p99 = sorted(self.drains)[min(len(self.drains) - 1, int(len(self.drains) * 0.99))] * 1000
+        drains = sorted(self.drains) or [0.0]
+        p50, p99 = statistics.median(drains) * 1000, drains[min(len(drains) - 1, int(len(drains) * 0.99))] * 1000
         return (
-            f"{self.cycles} cycles, {len(self.seen.sent)} requests, {len(self.seen.failures)} failed, "
-            f"{self.refused} idle stops cancelled, stop p50 {p50:.0f} ms p99 {p99:.0f} ms"
+            f"{self.cycles} cycles, {len(self.seen.sent)} requests, {self.seen.handshakes} WebSockets with "
+            f"{len(self.seen.said)} messages ({self.seen.closed} closed by a stop): {len(self.seen.failures)} failed, "
+            f"{len(self.doubled)} doubled, {len(self.lost)} lost, {len(self.left)} orphans; "
+            f"{self.refused} stops cancelled, stop p50 {p50:.0f} ms p99 {p99:.0f} ms"
         )
 
 
@@ -57,81 +80,111 @@ async def timed(outcome: Outcome, stop: Callable[[], Awaitable[object]]) -> bool
     return slept
 
 
+async def reached(seen: Visits, answers: int) -> None:
+    """Wait until so many more requests were answered, or one failed."""
+    goal = len(seen.answered) + answers
+    async with asyncio.timeout(60):
+        while len(seen.answered) < goal and not seen.failures:
+            await asyncio.sleep(0.005)
+
+
 async def explicit_cycles(app: App, cycles: int) -> Outcome:
     """Visitors never pause; each stop is explicit, and the next visitor wakes the next instance."""
     outcome = Outcome()
-    async with traffic(app.site.address, app.host, visitors=4, gap=0.005, prefix="e") as seen:
-        outcome.seen = seen
+    async with visits(app, visitors=4, gap=0.005, prefix="e", talkers=2, may_be_closed=True) as seen:
         while outcome.cycles < cycles and not seen.failures:
-            reached = len(seen.answered)
-            async with asyncio.timeout(30):
-                while len(seen.answered) < reached + 8:
-                    await asyncio.sleep(0.005)
+            await reached(seen, 8)
             await timed(outcome, app.stop)
+    outcome.seen.add(seen)
     return outcome
 
 
-async def idle_cycles(app: App, cycles: int) -> Outcome:
-    """Bursts of visitors with gaps; each stop is an idle one, asked for in a gap or just as the next burst begins."""
+async def beat_cycles(app: App, cycles: int) -> Outcome:
+    """All visitors come at the beat of keep-alive, so that each request meets a connection that is just closing."""
     outcome = Outcome()
-    whole = Traffic("i")
-    while outcome.cycles < cycles and not whole.failures:
-        late = outcome.cycles % 2 == 1
-        stop = asyncio.create_task(_later(outcome, app)) if late else None
-        async with traffic(app.site.address, app.host, visitors=3, gap=0.005, prefix=f"i{len(whole.sent)}") as seen:
-            await asyncio.sleep(BURST)
-        if stop is not None:
-            await stop
-        # What the nodes counted is known a heartbeat later: until then an idle stop is refused.
-        async with asyncio.timeout(20):
-            while not await timed(outcome, app.sleep):
-                await asyncio.sleep(GAP)
-        await app.until("asleep")
-        whole.sent += seen.sent
-        whole.answered += seen.answered
-        whole.failures += seen.failures
-        whole.names += seen.names
-    outcome.seen = whole
+    async with beats(app, visitors=8, beat=KEEP_ALIVE, prefix="b") as seen:
+        while outcome.cycles < cycles and not seen.failures:
+            await reached(seen, 16)
+            await timed(outcome, app.stop)
+    outcome.seen.add(seen)
     return outcome
 
 
-async def _later(outcome: Outcome, app: App) -> None:
-    """Ask for an idle stop in the middle of a burst: it comes through between two requests, or is cancelled."""
-    await asyncio.sleep(BURST / 2)
-    await timed(outcome, app.sleep)
+async def idle_cycles(app: App, cycles: int, mode: Literal["stop", "doze"] = "stop") -> Outcome:
+    """Bursts of visitors with gaps; each stop is an idle one, asked for in a gap or in the middle of a burst."""
+    outcome, burst = Outcome(), 0
+
+    async def sleep() -> bool:
+        return await app.sleep(mode)
+
+    while outcome.cycles < cycles and not outcome.seen.failures:
+        burst += 1
+        async with visits(app, visitors=3, gap=0.005, prefix=f"{mode}{burst}", talkers=burst % 3) as seen:
+            await reached(seen, BURST // 2)
+            if burst % 2:  # also in the middle: it comes through between two requests, or is cancelled
+                await timed(outcome, sleep)
+            await reached(seen, BURST // 2)
+        outcome.seen.add(seen)
+        # What the nodes counted is known a heartbeat later: until then an idle stop is refused.
+        async with asyncio.timeout(60):
+            while not await timed(outcome, sleep):
+                await asyncio.sleep(GAP)
+        await app.until("dozing" if mode == "doze" else "asleep")
+    return outcome
 
 
 async def run(site: Site, directory: Path, kind: Kind, cycles: int) -> Outcome:
-    """Run one kind, and check the books of every app."""
-    if kind == "explicit":
-        return await _run_one(site, directory, kind, "cycles", cycles)
+    """Run one kind, stop all servers, and look at what is left."""
+    at_once = 1 if kind == "explicit" else SIDE_BY_SIDE
     outcomes = await asyncio.gather(
-        *(_run_one(site, directory, kind, f"cycles-{n}", -(-cycles // IDLE_APPS)) for n in range(IDLE_APPS))
+        *(_run_one(site, directory, kind, f"cycles-{number}", -(-cycles // at_once)) for number in range(at_once))
     )
-    return merged(outcomes)
+    whole = merged(outcomes)
+    whole.left = await orphans(site.lair)
+    return whole
 
 
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the sum of several outcomes."""
-    whole = Outcome(seen=Traffic("all"))
-    assert whole.seen is not None
+    whole = Outcome()
     for one in outcomes:
-        assert one.seen is not None
         whole.cycles += one.cycles
         whole.refused += one.refused
-        whole.drains += one.drains
-        whole.seen.sent += one.seen.sent
-        whole.seen.answered += one.seen.answered
-        whole.seen.failures += one.seen.failures
+        whole.seen.add(one.seen)
+        for mine, theirs in (
+            (whole.drains, one.drains),
+            (whole.doubled, one.doubled),
+            (whole.lost, one.lost),
+            (whole.odd, one.odd),
+        ):
+            mine.extend(theirs)  # type: ignore[arg-type]
     return whole
 
 
 async def _run_one(site: Site, directory: Path, kind: Kind, owner: str, cycles: int) -> Outcome:
-    app = await site.identity(owner, kind, directory)
+    env = {"KEEP_ALIVE": str(KEEP_ALIVE)} if kind == "beat" else {}
+    app = await site.identity(owner, kind, directory, env=env)
     assert (await app.fetch("/")).status == 200
-    outcome = await (idle_cycles if kind == "idle" else explicit_cycles)(app, cycles)
-    assert outcome.seen is not None
-    app.check_books(outcome.seen)
-    # One start for each stop, and the one at the beginning; the last stop may not have been followed by a visit.
-    assert len(app.starts()) in {outcome.cycles, outcome.cycles + 1}
+    match kind:
+        case "explicit":
+            outcome = await explicit_cycles(app, cycles)
+        case "beat":
+            outcome = await beat_cycles(app, cycles)
+        case "idle":
+            outcome = await idle_cycles(app, cycles)
+        case "doze":
+            outcome = await idle_cycles(app, cycles, "doze")
+    books = Books.of(app, outcome.seen)
+    outcome.doubled, outcome.lost = books.doubled, books.lost
+    # One start for each stop, and the one at the beginning; the last stop may not have been followed by a visit. A
+    # doze goes on with the same instance.
+    starts = {1} if kind == "doze" else {outcome.cycles, outcome.cycles + 1}
+    if len(app.starts()) not in starts:
+        outcome.odd.append(f"{app.name} was started {len(app.starts())} times in {outcome.cycles} cycles")
+    if app.twice():
+        outcome.odd.append(f"{app.name} ran {len(app.twice())} times beside itself")
+    if strangers := set(outcome.seen.names) - {app.name}:
+        outcome.odd.append(f"visitors of {app.name} were answered by {strangers}")
+    await app.stop()
+    await app.until("asleep")
     return outcome

