@@ -335,9 +335,12 @@ class Killer:
         self.at, self.after = at, after
         self.effects: list[str] = []
         self.dead = asyncio.Event()
+        self.published_frozen: list[str] = []
+        """After which effects the target of what is frozen was published."""
 
     def aim(self, monkeypatch: pytest.MonkeyPatch, life: Life) -> None:
         context, driver = life.service.context, life.world.driver
+        self.life = life
         for owner, name in ((context.store, "transact"), (context.ceryx, "batch")):
             monkeypatch.setattr(owner, name, self.over(name, getattr(owner, name)))
         for name in ("pause", "resume", "stop"):
@@ -349,13 +352,18 @@ class Killer:
                 raise Killed
             self.effects.append(name)
             if len(self.effects) - 1 < self.at:
-                return await effect(*args, **kwargs)
+                return await self.look(name, await effect(*args, **kwargs))
             if self.after:
-                await effect(*args, **kwargs)
+                await self.look(name, await effect(*args, **kwargs))
             self.dead.set()
             raise Killed
 
         return do
+
+    async def look(self, name: str, done: Any) -> Any:
+        if await paused(self.life) == [True] and await target(self.life) is not None:
+            self.published_frozen.append(name)
+        return done
 
 
 EFFECTS = ["transact", "batch", "transact", "pause", "resume", "batch", "transact"]
@@ -394,12 +402,13 @@ async def test_killed_at_each_point(world: World, monkeypatch: pytest.MonkeyPatc
         killer = Killer(at, after=after)
         killer.aim(monkeypatch, life)
         await until_dead(life, killer, instance)
-        assert killer.dead.is_set()
+        assert killer.dead.is_set() and killer.published_frozen == []
         monkeypatch.undo()
+        was_paused = await paused(life)
     async with world.up() as life:
         await life.service.recovered.wait()
         server = await life.client.get("demo", "blog")
-        assert server.state in {"awake", "dozing"}
+        assert server.state == ("dozing" if was_paused == [True] else "awake")
         assert (await target(life) is None) == (server.state == "dozing")
         assert await paused(life) == [server.state == "dozing"]
         assert named(await life.client.start("demo", "blog", VISIT, wait=5)) == instance
@@ -408,6 +417,15 @@ async def test_killed_at_each_point(world: World, monkeypatch: pytest.MonkeyPatc
         assert (await sleep(life, instance)).slept, "it dozes again"
         await life.client.stop("demo", "blog", wait=5)
         assert await world.driver.find_all() == []
+
+
+async def test_who_comes_while_the_api_is_coming_back(world: World) -> None:
+    """Before it has looked at what dozes: thawed first, then published."""
+    async with world.up() as life:
+        instance = await dozing(life)
+    async with world.up() as life:
+        assert named(await life.client.start("demo", "blog", VISIT, wait=5)) == instance
+        assert await paused(life) == [False] and await target(life) is not None
 
 
 async def test_what_dozed_and_ended_meanwhile_sleeps(world: World) -> None:

@@ -122,8 +122,8 @@ async def _thaw(worker: Worker, visit: Visit) -> None:
 
 
 async def resume(worker: Worker) -> bool:
-    """Let a frozen instance run again, and return whether it does; one that is not frozen stays as it is."""
-    if not worker.frozen or worker.found is None:
+    """Let an instance run again, and return whether it does; one that is not frozen stays as it is."""
+    if worker.found is None:
         return True
     for again in range(THAWS):
         if again:

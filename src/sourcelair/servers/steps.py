@@ -72,7 +72,8 @@ async def recover(worker: Worker) -> None:
     if record.state == "starting":
         await worker.publish(None)
         if found is not None:
-            await resume(worker)
+            if found.paused:
+                await resume(worker)
             return
         # One that never ran (and now never will) is no failure: whoever wanted it wants the next one.
         kind: Drain = "explicit" if await worker.driver.void(instance.id) else "exit"
@@ -82,7 +83,7 @@ async def recover(worker: Worker) -> None:
         await worker.publish(None)
         await worker.update(lambda record: machine.begin_drain(record, "exit", now, 0))
         return
-    if not await resume(worker):  # nobody is sent to what stands still
+    if found.paused and not await resume(worker):  # nobody is sent to what stands still
         await worker.publish(None)
         why = "it could not be thawed"
         await worker.update(lambda record: machine.want_restart(record, now, cause=why, actor="system"))
