@@ -9,6 +9,7 @@ import pytest
 from tests.servers.world import Life
 
 from sourcelair.client.servers import SleepRequest, SleepResult, StartRequest
+from sourcelair.servers import drains
 from sourcelair.servers.drivers.mock import Script
 from sourcelair.servers.records import ServerRecord
 from sourcelair.servers.worker import Worker
@@ -67,6 +68,47 @@ async def test_what_keeps_it_awake_cancels_the_drain(life: Life, mode: Any) -> N
     result = await sleeping
     assert not result.slept and "busy" in result.reason
     assert (await life.world.ceryx.get_route(HOST)).target is not None
+    assert (await life.client.get("demo", "blog")).state == "awake"
+
+
+@pytest.mark.parametrize("mode", ["stop", "doze"])
+async def test_what_is_told_that_it_is_kept_awake_is(life: Life, mode: Any) -> None:
+    """Its word is stored while the end of the drain waits for the disk, and comes first."""
+    request = (await awake(life)).model_copy(update={"mode": mode})
+    worker = life.service.worker("demo", "blog")
+    async with worker.publishing:
+        sleeping = asyncio.ensure_future(sleep(life, request))
+        await life.until("draining")
+        await worker._writing.acquire()
+        extended = asyncio.ensure_future(life.client.extend("demo", "blog", 60))
+        while not worker._writing._waiters:  # type: ignore[attr-defined] # it stands in line before the drain does
+            await asyncio.sleep(0)
+    while len(worker._writing._waiters) < 2:  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+    worker._writing.release()
+    await extended
+    result = await sleeping
+    assert not result.slept and "keep it awake" in result.reason
+    assert (await life.client.get("demo", "blog")).state == "awake"
+
+
+@pytest.mark.parametrize("mode", ["stop", "doze"])
+async def test_what_came_in_the_way_counts_though_it_is_over(
+    life: Life, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has agreed to the sleep by then: it must not go on."""
+    life.world.settings.idle_drain_timeout = 30
+    request = (await awake(life)).model_copy(update={"mode": mode})
+    await life.world.ceryx.register_node("quiet")
+    answers = [False, True]
+    monkeypatch.setattr(drains, "is_disturbed", lambda _: answers.pop(0) if answers else False)
+    sleeping = asyncio.ensure_future(sleep(life, request))
+    await life.until("draining")
+    while len(answers) == 2:
+        await asyncio.sleep(0)
+    life.service.worker("demo", "blog").notify()
+    result = await sleeping
+    assert not result.slept
     assert (await life.client.get("demo", "blog")).state == "awake"
 
 

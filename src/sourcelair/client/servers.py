@@ -155,13 +155,17 @@ class StartRequest(BaseModel):
 
 
 class SleepRequest(BaseModel):
-    """Body of `sleep`, an idle stop: what the sleeper saw when it decided. Anything newer cancels it."""
+    """Body of `sleep`, an idle stop: what the sleeper saw when it decided. Anything newer cancels it.
+
+    `revision` is the server's, as it was known then; null: whatever it is by now.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     instance: Text
     totals: list[NodeTotal]
     mode: Literal["stop", "doze"] = "stop"
+    revision: int | None = None
 
 
 class SleepResult(BaseModel):

@@ -187,7 +187,7 @@ class Sleeper:
                 tasks.create_task(self._sleep(followed, server, activity, verdict.mode))
 
     async def _sleep(self, followed: _Followed, server: Server, activity: Activity, mode: Mode) -> None:
-        request = SleepRequest(instance=activity.instance, totals=activity.totals, mode=mode)
+        request = SleepRequest(instance=activity.instance, totals=activity.totals, mode=mode, revision=server.revision)
         name = f"{server.owner}/{server.project}"
         pause = LOOK_AGAIN
         try:

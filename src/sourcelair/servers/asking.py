@@ -214,6 +214,9 @@ def _why_not_now(worker: Worker, request: SleepRequest) -> str | None:
         return f"it is {record.state}, or another instance"
     if worker.stop_asked or not worker.recovered:
         return "something else came first"
+    # Not the totals alone: an instance that dozed for long has been forgotten by the proxies, and counts anew.
+    if request.revision is not None and request.revision != worker.revision:
+        return "it has changed since"
     if (kept := why_kept(record, worker.context.clock())) is not None:
         return kept
     if worker.sleeping is not None:
@@ -223,6 +226,4 @@ def _why_not_now(worker: Worker, request: SleepRequest) -> str | None:
             return "it dozes already"
         if worker.visit is not None or record.desired == "awake":
             return "somebody came"
-        if dozes.visited_since(worker, request.totals):
-            return "somebody visited it meanwhile"
     return None

@@ -10,15 +10,15 @@ kept in memory, and stored together with `awake`. Who waits during a crash asks 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
 
-from sourcelair.client.ceryx import NodeTotal
 from sourcelair.client.servers import Timing
 from sourcelair.servers import machine
 from sourcelair.servers.changes import Interrupted
 from sourcelair.servers.drains import begin_explicit
 from sourcelair.servers.lifetimes import live
 from sourcelair.servers.reasons import why_running
+from sourcelair.servers.records import ServerRecord
 from sourcelair.servers.worker import Visit, Worker, log
 
 DOZE_AGAIN = 600.0
@@ -37,16 +37,6 @@ def why_not(worker: Worker) -> str | None:
     return None
 
 
-def visited_since(worker: Worker, seen: Sequence[NodeTotal]) -> bool:
-    """Return whether a sleeper decided on what it saw before this doze: then its decision is an old one.
-
-    What only one of the two knows is no sign of that: an NGINX that was started meanwhile counts anew.
-    """
-    then = {(total.node, total.generation): total.total - total.robots for total in worker.drained or ()}
-    now = {(total.node, total.generation): total.total - total.robots for total in seen}
-    return any(then[key] != now[key] for key in then.keys() & now.keys())
-
-
 async def doze(worker: Worker) -> None:
     """Freeze it, and wait for whatever ends this."""
     context = worker.context
@@ -61,8 +51,9 @@ async def doze(worker: Worker) -> None:
     elif not worker.frozen:
         await _freeze(worker)
     elif worker.sleeping is not None:
-        await worker.update(lambda record: machine.begin_stopping(record, context.clock()))
-        worker.end_sleep("idle", slept=True)
+        with contextlib.suppress(Interrupted):
+            await worker.update(lambda record: machine.begin_stopping(_undisturbed(worker, record), context.clock()))
+            worker.end_sleep("idle", slept=True)
     else:
         await live(worker)
 
@@ -75,6 +66,13 @@ def _wanted(worker: Worker) -> Visit | None:
     if worker.visit is None and (reason := why_running(record, worker.context.clock())) is not None:
         return Visit(reason, "policy")
     return worker.visit
+
+
+def _undisturbed(worker: Worker, record: ServerRecord) -> ServerRecord:
+    """Return the record as it is when the stop is stored. Raises Interrupted: somebody came while that waited."""
+    if _wanted(worker) is not None or worker.stop_asked or worker.exited:
+        raise Interrupted
+    return record
 
 
 async def _freeze(worker: Worker) -> None:
@@ -116,7 +114,7 @@ async def _thaw(worker: Worker, visit: Visit) -> None:
     await worker.update(
         lambda record: machine.thawed(record, revision, timing, clock(), cause=visit.cause, actor=visit.actor)
     )
-    worker.visit = worker.asked = worker.drained = None
+    worker.visit = worker.asked = None
     worker.end_sleep("somebody came")
     log.info("thawed", server=worker.record.name, instance=worker.record.instance_id, **timing.model_dump())
 

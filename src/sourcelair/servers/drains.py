@@ -8,12 +8,14 @@ visitors. What ended by itself is only withdrawn.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from sourcelair.client.ceryx import NodeTotal, Withdrawal
 from sourcelair.errors import LairError
 from sourcelair.servers import machine
 from sourcelair.servers.changes import Interrupted
 from sourcelair.servers.reasons import why_kept
+from sourcelair.servers.records import ServerRecord
 from sourcelair.servers.worker import Worker
 
 LONGEST_QUESTION = 20.0
@@ -51,49 +53,67 @@ async def _begin_stopping(worker: Worker, revision: int) -> None:
 
 
 async def _drain_unused(worker: Worker) -> None:
-    context, instance, doze = worker.context, machine.instance_of(worker.record), worker.record.drain == "doze"
-    seen: list[NodeTotal] = []
-    if worker.sleeping is None:
-        reason: str | None = "nobody waits for it"
-    else:
-        seen = worker.sleeping[0].totals
-        revision = await worker.publish(None)
-        try:
-            state = await worker.race(
-                context.ceryx.withdrawal(
-                    instance.id, revision, until="acknowledged", wait=context.settings.idle_drain_timeout
-                ),
-                lambda: is_disturbed(worker),
-            )
-            reason = why_not(state, seen, doze=doze)
-        except Interrupted:
-            reason = None
-        except LairError as error:
-            reason = error.detail
-    reason = reason or why_kept(worker.record, context.clock())
+    context, instance = worker.context, machine.instance_of(worker.record)
+    revision, reason = await _withdraw(worker)
+    if reason is None:
+        with contextlib.suppress(Interrupted):
+            await _end_unused(worker, revision)
+            return
+        reason = _what_came(worker)
     if worker.exited:
         await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
-        worker.end_sleep("it ended by itself")
     elif worker.stop_asked:
         await begin_explicit(worker)
-        worker.end_sleep("an explicit stop came first")
-    elif reason is None and not worker.arrived:
-        if doze:
-            worker.drained = seen
-            await worker.update(
-                lambda record: machine.begin_dozing(record, context.clock()).model_copy(
-                    update={"route_revision": revision}
-                )
-            )  # who waits for it is answered once it is frozen
-        else:
-            await _begin_stopping(worker, revision)
-            worker.end_sleep("idle", slept=True)
     else:
         revision = await worker.publish(instance)
         await worker.update(
             lambda record: machine.cancel_drain(record, context.clock()).model_copy(update={"route_revision": revision})
         )
-        worker.end_sleep(reason or "somebody came")
+    worker.end_sleep(reason)
+
+
+async def _withdraw(worker: Worker) -> tuple[int, str | None]:
+    """Withdraw it; returns the revision, and why its sleep must not go on (None: every node agrees)."""
+    context, record = worker.context, worker.record
+    if worker.sleeping is None:
+        return 0, "nobody waits for it"
+    seen = worker.sleeping[0].totals
+    revision = await worker.publish(None)
+    try:
+        state = await worker.race(
+            context.ceryx.withdrawal(
+                machine.instance_of(record).id,
+                revision,
+                until="acknowledged",
+                wait=context.settings.idle_drain_timeout,
+            ),
+            lambda: is_disturbed(worker),
+        )
+    except Interrupted:
+        return revision, _what_came(worker)
+    except LairError as error:
+        return revision, error.detail
+    return revision, why_not(state, seen, doze=record.drain == "doze")
+
+
+async def _end_unused(worker: Worker, revision: int) -> None:
+    """Store that it sleeps.
+
+    Raises:
+        Interrupted: something came in the way before that was stored. What is looked at here is what is stored last:
+            whoever was told that it is kept awake finds it so.
+    """
+    doze, clock = worker.record.drain == "doze", worker.context.clock
+
+    def ended(record: ServerRecord) -> ServerRecord:
+        if is_disturbed(worker):
+            raise Interrupted
+        slept = machine.begin_dozing(record, clock()) if doze else machine.begin_stopping(record, clock())
+        return slept.model_copy(update={"route_revision": revision})
+
+    await worker.update(ended)
+    if not doze:  # who waits for a doze is answered once it is frozen
+        worker.end_sleep("idle", slept=True)
 
 
 def is_disturbed(worker: Worker) -> bool:
@@ -101,6 +121,15 @@ def is_disturbed(worker: Worker) -> bool:
     if worker.arrived or worker.stop_asked or worker.exited:
         return True
     return why_kept(worker.record, worker.context.clock()) is not None
+
+
+def _what_came(worker: Worker) -> str:
+    """Return what came in the way; that may be over by now, and counts all the same."""
+    if worker.exited:
+        return "it ended by itself"
+    if worker.stop_asked:
+        return "an explicit stop came first"
+    return why_kept(worker.record, worker.context.clock()) or "somebody came"
 
 
 def why_not(state: Withdrawal, seen: list[NodeTotal], *, doze: bool = False) -> str | None:

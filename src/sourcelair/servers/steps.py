@@ -63,7 +63,8 @@ async def recover(worker: Worker) -> None:
         raise
     if found is not None:
         worker.watch(found)
-        worker.frozen = found.paused
+        # Whatever it looks like: a freeze that was on its way may be still.
+        worker.frozen = found.paused or record.state == "dozing" or record.drain == "doze"
     ending = worker.stop_asked or (record.state == "draining" and record.drain not in {"idle", "doze"})
     dozes = record.state == "dozing" and found is not None and found.paused
     if dozes or record.state in {"stopping", "asleep", "failed"} or (ending and record.state != "starting"):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from sourcelair.client.ceryx import NodeTotal, RouteSettings
+from sourcelair.client.ceryx import RouteSettings
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
 from sourcelair.errors import LairError, NotFound
 from sourcelair.servers import machine
@@ -74,8 +74,6 @@ class Worker(Changes):
         """The instance is frozen, or may be so."""
         self.no_doze: tuple[float, str] | None = None
         """Until when (of the loop's clock) it is not frozen again, and why."""
-        self.drained: list[NodeTotal] | None = None
-        """What the proxies had sent to it when its doze began, if this process saw that."""
         self._born: float | None = None
         """Since when (monotonic seconds) its instance has been awake, once somebody wanted to know."""
         self.log_begin: int | None = None
@@ -227,7 +225,7 @@ class Worker(Changes):
     def forget_instance(self) -> None:
         """Nothing of the instance is left."""
         self.found, self.relisten, self.visit, self.frozen = None, False, None, False
-        self.no_doze = self.drained = self._born = None
+        self.no_doze = self._born = None
         if self.record.desired != "awake" or self.record.state == "failed":
             self.asked = None
         if self._exit is not None:
