@@ -184,6 +184,7 @@ def _of(node: NodeState, known: Acknowledgement | None, revision: int) -> NodeAc
         in_flight=known.in_flight,
         streams=known.streams,
         idle_streams=known.idle_streams,
+        flowing=known.flowing,
         total=known.total,
         robots=known.robots,
     )

@@ -173,6 +173,7 @@ class Acknowledgement(BaseModel):
     """A node's promise: it applied `revision`, and opens no request to `instance` until a later publication.
 
     The counts were read after the withdrawal was applied. `robots` are those of `total` that keep nothing awake.
+    `flowing`: bytes passed on streams that keep it awake while they do, since the node last reported activity.
     """
 
     generation: str
@@ -181,6 +182,7 @@ class Acknowledgement(BaseModel):
     in_flight: int
     streams: int
     idle_streams: int = 0
+    flowing: bool = False
     total: int
     robots: int = 0
 
@@ -195,6 +197,7 @@ class NodeAcknowledgement(BaseModel):
     in_flight: int | None = None
     streams: int | None = None
     idle_streams: int | None = None
+    flowing: bool = False
     total: int | None = None
     robots: int | None = None
 

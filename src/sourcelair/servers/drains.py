@@ -145,6 +145,8 @@ def why_not(state: Withdrawal, seen: list[NodeTotal], *, doze: bool = False) -> 
         return f"the proxy node {late[0]} does not answer"
     if any((node.in_flight or 0) > (0 if doze else node.idle_streams or 0) for node in state.nodes):
         return "a request is in flight"
+    if any(node.flowing for node in state.nodes):
+        return "bytes flow on an open stream"
     # Equal as a whole: a generation that the sleeper did not see may hide visits of one that is gone.
     # Robots that came and went are no visits: else one that comes often would keep it awake for ever.
     now = {(node.node, node.generation): (node.total or 0) - (node.robots or 0) for node in state.nodes}

@@ -202,9 +202,16 @@ async def test_only_bytes_keep_a_server_awake(
             return ((await client.activity(["i-1"]))[0].last_active or 0) > began
 
         await until(has_moved)
-        withdrawn = await client.put_route(Route(source=HOST, settings=RouteSettings(streams="flow")))
-        found = await client.withdrawal("i-1", withdrawn, until="quiet", wait=5)
-        assert [(node.in_flight, node.streams, node.idle_streams) for node in found.nodes] == [(1, 1, 1)]
+        await settled()
+        monkeypatch.setattr(reports, "HEARTBEAT", 60.0)
+        for flowing in (False, True):  # since the last heartbeat: whoever withdraws it must hear of that
+            if flowing:
+                writer.write(b"12345")
+                await reader.readexactly(5)
+            withdrawn = await client.put_route(Route(source=HOST, settings=RouteSettings(streams="flow")))
+            found = await client.withdrawal("i-1", withdrawn, until="quiet", wait=5)
+            assert [(node.in_flight, node.streams, node.idle_streams) for node in found.nodes] == [(1, 1, 1)]
+            assert [node.flowing for node in found.nodes] == [flowing]
         writer.close()
         assert (await client.withdrawal("i-1", withdrawn, until="drained", wait=5)).drained
     finally:

@@ -30,7 +30,7 @@ FIRST_READ, LONGEST_READ = 0.005, 0.05
 AT_ONCE = 1000
 """Asks that are answered with one reading."""
 
-_Said = tuple[str, int, int, int, int, int]
+_Said = tuple[str, int, int, int, int, bool, int]
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class Answers:
             if not ready:
                 continue
             try:
-                await self._answer(ready)
+                await self._answer(ready, reporter)
             except EngineGone:
                 continue  # it is looked at again once NGINX is back
             except Conflict:
@@ -149,12 +149,13 @@ class Answers:
             if item.due is not None and item.due <= now and self._may_be_read(name, item)
         ][:AT_ONCE]
 
-    async def _answer(self, instances: list[str]) -> None:
+    async def _answer(self, instances: list[str], reporter: Reporter) -> None:
         generation = self._engine.generation
         if generation is None or not await self._journal.sync():
             return
         revisions = {name: self._standing[name].revision for name in instances if name in self._standing}
         readings = await self._engine.counts_of(generation, list(revisions))
+        flowing = await reporter.flowing([counts.instance for counts in readings if counts.idle_streams])
         answers = list[Acknowledgement]()
         for counts in readings:
             revision = revisions[counts.instance]
@@ -162,7 +163,7 @@ class Answers:
             # Looked at again: while the disk was synced, a publication may have come, and been withdrawn once more.
             if standing is None or standing.revision != revision or not self._engine.may_promise:
                 continue
-            if self._note(standing, generation, counts):
+            if self._note(standing, generation, counts, flowing=counts.instance in flowing):
                 answers.append(
                     Acknowledgement(
                         generation=generation,
@@ -171,6 +172,7 @@ class Answers:
                         in_flight=counts.in_flight,
                         streams=counts.streams,
                         idle_streams=counts.idle_streams,
+                        flowing=counts.instance in flowing,
                         total=counts.total,
                         robots=counts.robots,
                     )
@@ -178,10 +180,10 @@ class Answers:
         if answers:
             await self._ceryx.acknowledge(self._node, answers)
 
-    def _note(self, standing: _Standing, generation: str, counts: InstanceCounts) -> bool:
+    def _note(self, standing: _Standing, generation: str, counts: InstanceCounts, *, flowing: bool) -> bool:
         """Plan the next reading; return whether this one says something new."""
         said = (
-            generation, standing.revision, counts.in_flight, counts.streams, counts.idle_streams, counts.total,
+            generation, standing.revision, counts.in_flight, counts.streams, counts.idle_streams, flowing, counts.total,
         )  # fmt: skip
         news = said != standing.said
         standing.said = said

@@ -115,11 +115,12 @@ class Flows:
         self._passed: dict[Flow, int] = {}
         self._failed = False
 
-    async def moved(self, flows: Sequence[Flow]) -> set[str]:
+    async def moved(self, flows: Sequence[Flow], *, keep: bool = False) -> set[str]:
         """Return the instances on whose streams bytes have passed since the last reading; all where nobody can tell.
 
         Args:
             flows: all that are open; a new one has no reading before this one.
+            keep: the last reading stays the last: this one is only a look.
         """
         try:
             passed = await asyncio.to_thread(read_bytes, flows) if flows else {}
@@ -129,5 +130,7 @@ class Flows:
             self._failed = True
             return {flow.instance for flow in flows}
         self._failed = False
-        before, self._passed = self._passed, passed
+        before = self._passed
+        if not keep:
+            self._passed = passed
         return {flow.instance for flow, count in passed.items() if before.get(flow, count) != count}

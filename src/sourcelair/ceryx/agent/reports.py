@@ -154,6 +154,16 @@ class Reporter:
         for name in await self._engine.forget(over) if over else ():
             self._activity.seen[name] = _Seen(InstanceCounts(instance=name))
 
+    async def flowing(self, instances: Collection[str]) -> set[str]:
+        """Return on which of these instances' streams bytes have passed since the last heartbeat.
+
+        Raises:
+            EngineGone: NGINX does not answer.
+        """
+        if not instances:
+            return set()
+        return await self._flows.moved(await self._engine.flows(), keep=True) & set(instances)
+
     def _is_over(self, instance: str, now: float) -> bool:
         seen = self._activity.seen.get(instance)
         idle_since = seen.idle_since if seen else None
