@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from starlette.types import ASGIApp
 
 from sourcelair.errors import PROBLEM_JSON, InvalidInput, LairError, Unreachable, from_problem
 
@@ -80,6 +82,8 @@ class ApiClient:
         base_url: such as `http://127.0.0.1:7070`.
         token: sent as `Authorization: Bearer`; None sends none.
         transport: for tests, such as `httpx.ASGITransport(app)`.
+        within: the application that answers there, where it runs in this process: requests go to it without a
+            connection, with all that is in them; streams come over the network as ever.
         patience: seconds that any answer may take beyond the `wait` in its parameters, for who has a person waiting.
             None: `READ_TIMEOUT`, and longer for what may take longer.
     """
@@ -90,6 +94,7 @@ class ApiClient:
         token: str | None = None,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        within: ASGIApp | None = None,
         patience: float | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -103,6 +108,14 @@ class ApiClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
+        self._is_within = within is not None
+        self._asked = self._http
+        """What requests go through that are no streams."""
+        if within is not None:
+            straight = httpx.ASGITransport(within, raise_app_exceptions=False)
+            self._asked = httpx.AsyncClient(
+                base_url=self.base_url, headers=headers, transport=straight, trust_env=False
+            )
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,6 +128,7 @@ class ApiClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+        await self._asked.aclose()
 
     async def request(
         self,
@@ -148,24 +162,25 @@ class ApiClient:
         if body is not None:
             content = json.dumps(body).encode()
         try:
-            response = await self._http.request(
-                method,
-                path,
-                content=content,
-                params={k: v for k, v in (params or {}).items() if v is not None},
-                headers={
-                    **({"Content-Type": "application/json"} if content is not None else {}),
-                    **(headers or {}),
-                },
-                timeout=httpx.Timeout(patience, connect=CONNECT_TIMEOUT, pool=None),
-            )
-        except httpx.TransportError as error:
+            async with asyncio.timeout(patience if self._is_within else None):  # no connection has one there
+                response = await self._asked.request(
+                    method,
+                    path,
+                    content=content,
+                    params={k: v for k, v in (params or {}).items() if v is not None},
+                    headers={
+                        **({"Content-Type": "application/json"} if content is not None else {}),
+                        **(headers or {}),
+                    },
+                    timeout=httpx.Timeout(patience, connect=CONNECT_TIMEOUT, pool=None),
+                )
+        except (httpx.TransportError, TimeoutError) as error:
             raise self._unreachable(error) from error
         if not _is_good(response):
             raise error_of(response)
         return response
 
-    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+    def _unreachable(self, error: httpx.TransportError | TimeoutError) -> Unreachable:
         why = str(error) or type(error).__name__  # a timeout says nothing of itself
         return Unreachable(f"{self.base_url} does not answer: {why}")
 

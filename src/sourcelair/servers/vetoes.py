@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
-
 from sourcelair.servers.drains import is_disturbed
-from sourcelair.servers.readiness import ask
+from sourcelair.servers.probing import NoAnswer, ask
 from sourcelair.servers.worker import Worker
 
 
@@ -35,9 +33,8 @@ async def _ask(worker: Worker, path: str) -> str | None:
     if listener is None:
         return "it does not listen, and can't be asked whether it may sleep"
     try:
-        async with httpx.AsyncHTTPTransport(verify=False, trust_env=False) as transport:
-            timeout = worker.context.settings.check_timeout
-            status = await ask(transport, listener, worker.hosts[0], path, timeout=timeout, agent="lair-check")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return f"it did not answer GET {path}: {error or type(error).__name__}"
+        timeout = worker.context.settings.check_timeout
+        status = await ask(listener, worker.hosts[0], path, timeout=timeout, agent="lair-check")
+    except NoAnswer as error:
+        return f"it did not answer GET {path}: {error}"
     return None if 200 <= status < 300 else f"it answered {status} to GET {path}"

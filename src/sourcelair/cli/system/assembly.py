@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 from sourcelair.auth import InstanceTokens, TokenRegistry
 from sourcelair.ceryx.agent import Agent
 from sourcelair.ceryx.nginx.control import NginxControl
@@ -36,7 +38,13 @@ class Parts:
 
 
 async def assemble(
-    settings: Settings, directory: DataDirectory, engine: NginxEngine, api_url: str, stack: AsyncExitStack
+    settings: Settings,
+    directory: DataDirectory,
+    engine: NginxEngine,
+    api_url: str,
+    stack: AsyncExitStack,
+    *,
+    app: ASGIApp,
 ) -> Parts:
     """Make and connect all parts.
 
@@ -46,6 +54,7 @@ async def assemble(
         engine: of this node's NGINX.
         api_url: where all three services will answer.
         stack: gets whatever must be closed at the end.
+        app: what will answer at `api_url`.
     """
     stores = {}
     for name in ("ceryx", "servers", "auth"):
@@ -65,8 +74,8 @@ async def assemble(
     def told(instance: str) -> dict[str, str]:
         return {"LAIR_API": api_url, "LAIR_TOKEN": instance_tokens.make(instance)}
 
-    ceryx_client = await stack.enter_async_context(CeryxClient(api_url, service_token))
-    servers_client = await stack.enter_async_context(ServersClient(api_url, service_token))
+    ceryx_client = await stack.enter_async_context(CeryxClient(api_url, service_token, within=app))
+    servers_client = await stack.enter_async_context(ServersClient(api_url, service_token, within=app))
     driver = ProcessDriver(directory.path / "instances", directory.installation())
     stack.push_async_callback(driver.close)
     waker = f"{api_url}/waker"

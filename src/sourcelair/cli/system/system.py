@@ -118,12 +118,12 @@ class System:
             check_free(settings.listen, "listen")
 
         self.say(f"Opening the store in {directory.path}")
-        parts = await assemble(settings, directory, engine, self.api_url, stack)
+        app = create_app()
+        parts = await assemble(settings, directory, engine, self.api_url, stack, app=app)
         self._agent = parts.agent
         self.service_token = parts.service_token
         self.abilities = parts.driver.abilities
         authenticate = authenticator(parts.registry, parts.instance_tokens)
-        app = create_app()
         app.include_router(create_ceryx_router(parts.ceryx, authenticate))
         app.include_router(
             create_servers_router(parts.servers, authenticate),
