@@ -147,9 +147,9 @@ async def test_an_api_that_is_down_is_a_page_that_comes_again(hemera: Hemera) ->
     assert page.headers["retry-after"] == "2"
 
 
-@pytest.mark.parametrize("show_log", [False, True])
-async def test_a_failed_start_shows_why_and_injects_nothing(hemera: Hemera, show_log: bool) -> None:
-    """Why, to everybody; its log, which may hold secrets, only where the policy says so; and nothing as markup."""
+@pytest.mark.parametrize("show_log", [False, None, True])
+async def test_a_failed_start_shows_why_and_injects_nothing(hemera: Hemera, show_log: bool | None) -> None:
+    """Why, to everybody; its log, which may hold secrets, unless the policy forbids it; and nothing as markup."""
     script = Script(listens=False, output=f"{MARKUP}\n".encode(), exit_after=0.01, exit_status=ExitStatus(code=3))
     await hemera.life.create(script=script, spec={"wake": {"show_log": show_log}})
     assert (await fail(hemera)).failure_log == [MARKUP]
@@ -158,7 +158,7 @@ async def test_a_failed_start_shows_why_and_injects_nothing(hemera: Hemera, show
     assert page.headers["lair-state"] == "failed"
     assert "It exited with code 3." in page.text
     assert MARKUP not in page.text
-    assert ("&lt;script&gt;alert(1)" in page.text) == show_log
+    assert ("&lt;script&gt;alert(1)" in page.text) == (show_log is not False)
 
 
 @pytest.mark.parametrize("path", [f"/{MARKUP}", '/"><img src=x onerror=alert(1)>', "/'\" onload=x ", "/\u20ac/\x00"])

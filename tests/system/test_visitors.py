@@ -12,7 +12,7 @@ from tests.system.lair import running_lair
 from tests.system.site import App, Site, site_of
 from tests.system.visitors import Visitor
 
-from sourcelair.client.servers import ServerInput, Spec, WakePolicy
+from sourcelair.client.servers import ServerInput, Spec
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
 
@@ -80,7 +80,7 @@ async def test_a_slow_server_shows_a_page_that_goes_on_by_itself(site: Site, tmp
 async def test_a_failed_start_shows_why(site: Site, tmp_path: Path) -> None:
     """A person gets a page with the reason and the last log lines, a program problem+json; markup stays text."""
     script = "echo '<script>alert(1)</script> port already taken' >&2; exit 7"
-    spec = Spec(command=["sh", "-c", script], directory=str(tmp_path), wake=WakePolicy(show_log=True))
+    spec = Spec(command=["sh", "-c", script], directory=str(tmp_path))
     await site.servers.put("browser", "fails", ServerInput(spec=spec))
     host = site.host("browser", "fails")
     page = await site.fetch(host, "/", headers=BROWSER)

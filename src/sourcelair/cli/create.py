@@ -65,7 +65,12 @@ async def create(
     wake_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time other requests are held.")] = None,
     tries: Annotated[int | None, typer.Option(help="Starts that fail in a row before it gives up.")] = None,
     show_log: Annotated[
-        bool | None, typer.Option("--show-log/--no-show-log", help="Visitors see its log while it starts.")
+        bool | None,
+        typer.Option(
+            "--show-log/--no-show-log",
+            help="Visitors see its log while it starts, or never.",
+            show_default="where it failed",
+        ),
     ] = None,
     quiet: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ def decode_array(text: str) -> Iterator[Any]:
     """
     at = _skip(text, 0)
     if not text.startswith("[", at):
-        raise ValueError("not a JSON array")
+        raise json.JSONDecodeError("not a JSON array", text, at)
     at += 1
     while True:
         at = _skip(text, at)

@@ -143,7 +143,9 @@ class WakePolicy(BaseModel):
     tries: int | None = Field(
         None, ge=1, le=1000, description="Starts that fail in a row before only a person may try again."
     )
-    show_log: bool | None = Field(None, description="Whether visitors see the log while it starts.")
+    show_log: bool | None = Field(
+        None, description="Whether visitors see its log: true while it starts too, null where it failed, false never."
+    )
     quiet: list[QuietRule] | None = Field(
         None, max_length=100, description="Requests that neither wake it nor keep it awake."
     )

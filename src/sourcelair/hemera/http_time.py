@@ -39,7 +39,8 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
     node, who = Depends(for_nodes(authenticate)), Depends(dependency(authenticate))
     source = Header(description="The host that the visitor asked.")
 
-    @router.api_route("/waker/visitor/time-left", methods=["GET", "HEAD"], response_model=TimeLeft)
+    @router.head("/waker/visitor/time-left", include_in_schema=False)
+    @router.get("/waker/visitor/time-left", response_model=TimeLeft)
     async def time_left(_: Annotated[Identity, node], lair_source: Annotated[str, source] = "") -> Response:
         """Tell how long a host's server stays awake if nobody comes. Asking is no visit."""
         return _told(await service.timeleft.at(host_of(lair_source)))

@@ -212,7 +212,7 @@ def _too_many(left: float) -> Outcome:
 
 
 def _failed(error: Unavailable, server: Server) -> Outcome:
-    shown = ("log", "retry_at", "given_up") if server.policy.wake.show_log else ("retry_at", "given_up")
+    shown = ("log", "retry_at", "given_up") if server.policy.wake.show_log is not False else ("retry_at", "given_up")
     extra: dict[str, Any] = {key: error.extra.get(key) for key in shown}
     retry_at = extra["retry_at"]
     retry_after = None if extra["given_up"] else 5.0 if retry_at is None else max(1.0, retry_at - time.time())

@@ -37,7 +37,6 @@ class Policies:
                 patience=settings.patience,
                 timeout=settings.wake_timeout,
                 tries=settings.start_tries,
-                show_log=False,
             ),
         )
         self.owners: dict[str, Policy] = {}

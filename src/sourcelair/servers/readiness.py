@@ -23,7 +23,8 @@ async def until_listening(driver: Driver, found: Found, port: int) -> Listener:
     loop = asyncio.get_running_loop()
     began = loop.time()
     while (listener := await driver.listener(found, port)) is None:
-        await asyncio.sleep(min(max(FIRST_LOOK, (loop.time() - began) * LATER), LONGEST_LOOK))
+        pause = min(max(FIRST_LOOK, (loop.time() - began) * LATER), LONGEST_LOOK)
+        await asyncio.sleep(pause)
     return listener
 
 

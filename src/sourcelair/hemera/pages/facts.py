@@ -151,7 +151,7 @@ def failed(server: Server, host: str, path: str) -> Facts:
         path,
         said=f"{reason[:1].upper()}{reason[1:]}.",
         retry=retry,
-        log=_last(server.failure_log) if server.policy.wake.show_log else [],
+        log=_last(server.failure_log) if server.policy.wake.show_log is not False else [],
         failed_at=datetime.fromtimestamp(server.changed_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         given_up=server.given_up,
         changed=changed(server),
