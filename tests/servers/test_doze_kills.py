@@ -103,6 +103,8 @@ async def test_killed_at_each_point(world: World, monkeypatch: pytest.MonkeyPatc
         assert await paused(life) == [False] and await target(life) is not None
         assert world.driver.count("start") == 0
         assert (await sleep(life, instance)).slept, "it dozes again"
+        again = await life.client.get("demo", "blog")
+        assert (again.state, named(again), await paused(life)) == ("dozing", instance, [True])
         await life.client.stop("demo", "blog", wait=5)
         assert await world.driver.find_all() == []
 

@@ -73,7 +73,7 @@ async def recover(worker: Worker) -> None:
     if record.state == "starting":
         await worker.publish(None)
         if found is not None:
-            if found.paused:
+            if worker.frozen:
                 await resume(worker)
             return
         # One that never ran (and now never will) is no failure: whoever wanted it wants the next one.
@@ -84,7 +84,7 @@ async def recover(worker: Worker) -> None:
         await worker.publish(None)
         await worker.update(lambda record: machine.begin_drain(record, "exit", now, 0))
         return
-    if found.paused and not await resume(worker):  # nobody is sent to what stands still
+    if worker.frozen and not await resume(worker):  # nobody is sent to what stands still
         await worker.publish(None)
         why = "it could not be thawed"
         await worker.update(lambda record: machine.want_restart(record, now, cause=why, actor="system"))
