@@ -10,6 +10,7 @@ from tests.servers.dozing import VISIT, awake, dozing, named, paused, sleep, tar
 from tests.servers.world import Life
 
 from sourcelair.client.servers import StartRequest
+from sourcelair.servers import keeping
 from sourcelair.servers.drivers.base import Found
 from sourcelair.servers.drivers.mock import MockDriver, Script
 
@@ -93,6 +94,34 @@ async def test_an_arrival_while_it_is_being_frozen_thaws_it_at_once(life: Life) 
     assert named(await life.client.start("demo", "blog", VISIT, wait=5)) == instance
     assert (await sleeping).slept is False
     assert await paused(life) == [False]
+
+
+async def test_what_kept_it_awake_is_taken_back_while_it_is_being_frozen(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the freeze has come to nothing: it is awake as before, and never stopped for a doze."""
+    instance = await awake(life)
+    freezing, cancelled, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def pause(found: Found) -> None:
+        freezing.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+            await over.wait()
+
+    monkeypatch.setattr(life.world.driver, "pause", pause)
+    sleeping = asyncio.ensure_future(sleep(life, instance))
+    await freezing.wait()
+    worker = life.service.worker_of(instance)
+    await keeping.busy(worker, instance, 60)
+    await cancelled.wait()
+    await keeping.busy(worker, instance, 0)
+    over.set()
+    assert (await sleeping).slept is False
+    assert named(await life.until("awake")) == instance
+    assert await target(life) is not None
 
 
 async def test_dozing_long_enough_it_is_stopped(life: Life) -> None:

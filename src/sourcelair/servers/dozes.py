@@ -84,8 +84,8 @@ async def _freeze(worker: Worker) -> None:
             worker.driver.pause(worker.found),
             lambda: worker.exited or worker.stop_asked or _wanted(worker) is not None,
         )
-    except Interrupted:  # it may be frozen all the same: whoever came sees it thawed, whatever is said next
-        worker.visit = _wanted(worker)
+    except Interrupted:  # it may be frozen all the same: it is thawed, whatever is said next or taken back
+        worker.visit = _wanted(worker) or Visit("something kept it awake", "policy")
     except Exception as error:
         if worker.exited:
             return
