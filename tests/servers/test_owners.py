@@ -17,6 +17,7 @@ from sourcelair.client.servers import StartRequest
 from sourcelair.errors import Forbidden, InvalidInput, NotFound, OutOfSpace, PreconditionFailed
 from sourcelair.servers import owners
 from sourcelair.servers.events import follow
+from sourcelair.store.base import Compare, Operation
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +153,32 @@ async def test_settings_that_can_not_be_written_hold_nobody_up(life: Life, monke
     async with asyncio.timeout(5):
         while (await life.world.ceryx.get_route("stuck--demo.localhost")).settings.patience != 3:
             await asyncio.sleep(0.01)
+
+
+async def test_a_record_that_can_not_be_written_keeps_it_from_no_other(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And gets it as soon as that works."""
+    count = owners.AT_ONCE + 1
+    await asyncio.gather(*(life.create("demo", f"site{number:03}") for number in range(count)))
+    store, refusing = life.service.context.store, True
+    transact = store.transact
+
+    async def refuse(compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
+        if refusing and any(compare.key.endswith("/site000") for compare in compares):
+            raise OutOfSpace("The disk is full.")
+        return await transact(compares, operations)
+
+    monkeypatch.setattr(store, "transact", refuse)
+    monkeypatch.setattr(owners, "LONGEST_WAIT", 0.2)
+    await life.client.put_owner("demo", LONG)
+    new = [server.project for server in await life.client.list() if server.policy.sleep.stop_after == 3600]
+    assert sorted(new) == [f"site{number:03}" for number in range(1, count)]
+    refusing = False
+    async with asyncio.timeout(5):
+        while (await life.world.ceryx.get_route("site000--demo.localhost")).settings.patience != 3:
+            await asyncio.sleep(0.01)
+    assert (await life.client.get("demo", "site000")).policy.sleep.stop_after == 3600
 
 
 async def test_events_tell_of_it(life: Life) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sourcelair.client.owners import OwnerPolicy
@@ -20,12 +20,18 @@ from sourcelair.servers.context import Context
 from sourcelair.servers.records import OWNERS, OwnerRecord, decode, encode
 from sourcelair.servers.republishing import republish
 from sourcelair.servers.worker import Worker
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 AT_ONCE = 50
 """Servers that are brought up to date at once: their writes share a transaction of the disk, and others get turns."""
 
 LONGEST_WAIT = 30.0
 """Seconds after which a change is answered though not all servers have it yet: Ceryx may not answer."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds until servers are tried again whose records could not be written."""
 
 
 class Owners:
@@ -125,7 +131,11 @@ class Owners:
         workers = self._workers(owner)
 
         async def bring() -> None:
-            await _some_at_once(self.bring(worker) for worker in workers)
+            pending, pause = workers, FIRST_PAUSE
+            while pending := await self._try(pending):
+                _log.warning("policy_not_stored", servers=[worker.record.name for worker in pending[:5]])
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
             await self._route(workers)
 
         await self._for_a_while(bring(), f"policy of {owner}")
@@ -153,17 +163,16 @@ class Owners:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), LONGEST_WAIT)
 
+    async def _try(self, workers: list[Worker]) -> list[Worker]:
+        """Bring servers up to date, some at once; returns those whose records could not be written."""
+        left: list[Worker] = []
+        for at in range(0, len(workers), AT_ONCE):
+            some = workers[at : at + AT_ONCE]
+            done = await asyncio.gather(*map(self.bring, some), return_exceptions=True)
+            left += [worker for worker, error in zip(some, done, strict=True) if isinstance(error, Exception)]
+        return left
+
     async def bring(self, worker: Worker) -> None:
         """Store that another policy is in effect for a server; nothing where that is the same as before."""
         with contextlib.suppress(NotFound):  # it was removed meanwhile
             await worker.update(self._context.policies.applied)
-
-
-async def _some_at_once(work: Iterable[Awaitable[None]]) -> None:
-    some: list[Awaitable[None]] = []
-    for each in work:
-        some.append(each)
-        if len(some) == AT_ONCE:
-            await asyncio.gather(*some)
-            some = []
-    await asyncio.gather(*some)
