@@ -48,10 +48,10 @@ async def test_own_settings_are_shown_where_they_are_said(ceryx: Ceryx) -> None:
 @pytest.mark.parametrize(
     ("rules", "complaint"),
     [
-        ([{"path": "/"}, {"address": "10.0.0.300"}], "settings.quiet[1].address: '10.0.0.300' is not an address"),
-        ([{"address": "10.0.0.0/33"}], "settings.quiet[0].address: '10.0.0.0/33' is not an address"),
-        ([{"address": "office"}], "settings.quiet[0].address: 'office' is not an address"),
-        ([{"value": "x"}], "settings.quiet[0].value: name the header"),
+        ([{}, {"address": "10.0.0.300"}], "settings.quiet.1.address: Value error, '10.0.0.300' is not an address"),
+        ([{"address": "10.0.0.0/33"}], "settings.quiet.0.address: Value error, '10.0.0.0/33' is not an address"),
+        ([{"address": "office"}], "settings.quiet.0.address: Value error, 'office' is not an address"),
+        ([{"value": "x"}], "settings.quiet.0: Value error, value: name the header"),
         ([{"path": "health"}], "write a path that begins with /"),
         ([{"method": "get"}], "method"),
         ([{"speed": 1}], "speed"),

@@ -271,3 +271,21 @@ async def test_dozing_is_refused_where_nothing_can_be_frozen(life: Life, monkeyp
     await life.create("demo", "other")
     await life.client.put_owner("demo", Policy(sleep=SleepPolicy(doze_after=60)))
     assert (await life.client.get("demo", "other")).policy.sleep.doze_after is None
+
+
+@pytest.mark.parametrize("rule", [{"address": "the office"}, {"address": "10.0.0.0/33"}, {"value": "a"}])
+async def test_rules_that_no_route_could_have_are_refused(life: Life, rule: dict[str, Any]) -> None:
+    """Of owners and of servers: what can't be published would never be started or stopped again."""
+    await life.create()
+    body = {"wake": {"quiet": [rule]}}
+    assert "wake.quiet.0" in await refused(life, "PUT", "/api/owners/demo/", body)
+    spec = {"command": ["true"], **body}
+    assert "wake.quiet.0" in await refused(life, "PUT", "/api/servers/demo/blog/", {"spec": spec})
+    assert (await life.client.start("demo", "blog", StartRequest(cause="visit"), wait=5)).state == "awake"
+    assert (await life.client.stop("demo", "blog", wait=5)).state == "asleep"
+
+
+async def refused(life: Life, method: str, path: str, body: Any) -> str:
+    error = await error_of(life.client.request(method, path, body=body))
+    assert isinstance(error, InvalidInput)
+    return error.detail

@@ -6,9 +6,7 @@ import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from sourcelair.ceryx.addresses import network_of
 from sourcelair.client.ceryx import Route, RouteSettings
-from sourcelair.client.policy import QuietRule
 from sourcelair.errors import InvalidInput
 from sourcelair.names import WILDCARD, normalise_host
 
@@ -131,21 +129,7 @@ def _check_path(field: str, value: str | None) -> None:
 def _clean_settings(settings: RouteSettings) -> RouteSettings:
     _check_path("certificate_path", settings.certificate_path)
     _check_path("key_path", settings.key_path)
-    for at, rule in enumerate(settings.quiet or ()):
-        _check_rule(f"settings.quiet[{at}]", rule)
     return settings
-
-
-def _check_rule(field: str, rule: QuietRule) -> None:
-    if rule.value is not None and rule.header is None:
-        raise InvalidInput(f"{field}.value: name the header whose value it is.")
-    if rule.address is not None:
-        try:
-            network_of(rule.address)
-        except ValueError as error:
-            raise InvalidInput(
-                f"{field}.address: {rule.address[:80]!r} is not an address or a range such as 10.0.0.0/8."
-            ) from error
 
 
 def clean_route(route: Route) -> Route:

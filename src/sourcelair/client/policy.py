@@ -6,7 +6,8 @@ Null means "as the next one says": a server's own policy, then its owner's defau
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 
 
@@ -69,6 +71,14 @@ def _path(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value[:80]!r} is not an address or a range such as 10.0.0.0/8") from None
+    return value
+
+
 class Window(BaseModel):
     """A time of the week, on the wall clock of a time zone. An end that is not after the start is the next day's."""
 
@@ -95,10 +105,18 @@ class QuietRule(BaseModel):
     agent: Text | None = Field(
         None, min_length=1, max_length=200, description="Part of the user agent, in whatever case."
     )
-    address: Text | None = Field(None, max_length=64, description="The visitor's address or range, as 10.0.0.0/8.")
+    address: Annotated[Text, AfterValidator(_address)] | None = Field(
+        None, max_length=64, description="The visitor's address or range, as 10.0.0.0/8."
+    )
     header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,100}$", description="Name of a header that is there.")
     value: Text | None = Field(None, min_length=1, max_length=200, description="Part of that header's value.")
     wakes: bool = Field(False, description="True: what matches is a visit after all, whatever comes below.")
+
+    @model_validator(mode="after")
+    def _of_a_header(self) -> Self:
+        if self.value is not None and self.header is None:
+            raise ValueError("value: name the header whose value it is")
+        return self
 
 
 class SleepPolicy(BaseModel):
