@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tests.servers.world import Life, World, a_world, error_of
 
-from sourcelair.client.ceryx import Route, RouteWrite
+from sourcelair.client.ceryx import Route, RouteSettings, RouteWrite
+from sourcelair.client.policy import QuietRule
 from sourcelair.client.servers import SleepRequest, StartRequest
 from sourcelair.servers.drivers.mock import Script
 from sourcelair.servers.records import ServerRecord, decode, encode
@@ -35,6 +36,18 @@ async def test_what_runs_is_adopted(world: World) -> None:
         assert route.revision > (before.route_revision or 0), "every route is written once after a restart"
         await life.client.stop("demo", "blog", wait=5)
         assert await world.driver.find_all() == []
+
+
+async def test_routes_with_long_settings_are_written_in_as_many_parts_as_it_takes(life: Life) -> None:
+    """Of many servers that one owner gives as many quiet rules as it can: more than Ceryx takes at once."""
+    rules = [QuietRule(path=f"/{number}{'x' * 450}", agent="y" * 200) for number in range(100)]
+    hosts = [(f"h{number}.example.com", RouteSettings(quiet=rules)) for number in range(300)]
+    async with asyncio.timeout(30):
+        revision = await life.service.context.publisher.withdraw_all(hosts)
+    routes, _ = await life.world.ceryx.list_routes()
+    written = [route for route in routes if route.settings.quiet == rules]
+    assert len(written) == len(hosts)
+    assert max(route.revision for route in written) == revision
 
 
 async def test_what_ended_meanwhile_sleeps(world: World) -> None:

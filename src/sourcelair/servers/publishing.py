@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 
 from sourcelair.client.ceryx import CeryxClient, Route, RouteSettings, RouteWrite
 from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
@@ -24,6 +24,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 2.0
 
 AT_ONCE = 1000
 """Routes in one batch."""
+
+MOST_BYTES = 4 << 20
+"""Bytes of them as JSON: Ceryx refuses what is several times as long, however often it is asked."""
 
 
 class Publisher:
@@ -134,10 +137,15 @@ class Publisher:
     async def publish_all(
         self, routes: Sequence[tuple[str, InstanceRecord | None, RouteSettings]], *, insist: bool = True
     ) -> int:
-        """Write routes of many servers in one transaction, as `publish` does: host, instance and settings of each."""
-        return await self._write(
-            [(host, self._route(host, instance, settings)) for host, instance, settings in routes], insist=insist
-        )
+        """Write routes of many servers, as `publish` does: host, instance and settings of each.
+
+        It is one transaction but where their settings are very long; the revision is the last one's.
+        """
+        written = [(host, self._route(host, instance, settings)) for host, instance, settings in routes]
+        revision = 0
+        for batch in _batches(written):
+            revision = await self._write(batch, insist=insist)
+        return revision
 
     def revision(self, hosts: Sequence[str]) -> int:
         """Return the newest known revision of these routes."""
@@ -188,3 +196,17 @@ class Publisher:
                 if route is not None:
                     self._revisions[host] = result.revision
             return result.revision
+
+
+def _batches(routes: list[tuple[str, Route]]) -> Iterator[list[tuple[str, Route]]]:
+    """Give routes in as few batches as Ceryx takes."""
+    batch, size = list[tuple[str, Route]](), 0
+    for host, route in routes:
+        bytes_of_it = len(route.model_dump_json()) if len(routes) > 1 else 0
+        if batch and size + bytes_of_it > MOST_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((host, route))
+        size += bytes_of_it
+    if batch:
+        yield batch
