@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sourcelair.client.policy import Window
-from sourcelair.client.schedules import DAYS, is_open, next_change, opened_at
+from sourcelair.client.schedules import DAYS, closes_at, is_open, next_change, opened_at
 
 ZONES = ["UTC", "Europe/Athens", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia"]
 HOUR = 3600.0
@@ -154,3 +154,12 @@ def test_what_is_open_began_before(several: list[Window], now: float) -> None:
     if began is not None:
         assert now - 26 * HOUR <= began <= now
         assert is_open(several, began)
+
+
+@given(windows, times)
+def test_all_is_closed_after_the_last_window_of_a_row(several: list[Window], now: float) -> None:
+    """As if one went from change to change, for so many days at most."""
+    at = now
+    while is_open(several, at) and at < now + 3 * 24 * HOUR:
+        at = next_change(several, at) or at
+    assert closes_at(several, now, 3) == min(at, now + 3 * 24 * HOUR)

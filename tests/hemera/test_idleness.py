@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -120,3 +121,13 @@ def test_windows_that_never_close_are_asked_about_again_some_day() -> None:
     kept = kept_awake(always, NOW)
     assert kept.reason == "schedule"
     assert NOW + 86400 < kept.until < math.inf
+
+
+def test_the_longest_schedule_that_may_be_stalls_nobody() -> None:
+    """All services share a thread: it is looked at in milliseconds, not for each of its thousands of edges."""
+    days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    short = [{"days": days, "start": f"{hour // 2:02}:10", "end": f"{hour // 2:02}:2{hour % 10}"} for hour in range(48)]
+    kept = server({"schedule": [{"days": days, "start": "00:00", "end": "24:00"}, *short]})
+    before = time.process_time()
+    assert kept_awake(kept, NOW).reason == "schedule"
+    assert time.process_time() - before < 0.5

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from sourcelair.client.policy import Window
@@ -34,20 +35,40 @@ def next_change(windows: Sequence[Window] | None, now: float) -> float | None:
     return min(edges, default=None)
 
 
+def closes_at(windows: Sequence[Window] | None, now: float, days: int) -> float:
+    """Return when all windows that are open at a time, or begin before those end, have ended.
+
+    That is `now` where none is open, and so many days later at the latest.
+    """
+    end = now
+    for start, stop in sorted(_around(windows, now, days)):
+        if start > end:
+            break
+        end = max(end, stop)
+    return min(end, now + days * 86400)
+
+
 def _around(windows: Sequence[Window] | None, now: float, days: int) -> Iterator[tuple[float, float]]:
     """Give the spells of all windows that begin from two days before until some days after, unsorted."""
     for window in windows or ():
-        zone = ZoneInfo(window.timezone)
-        today = datetime.fromtimestamp(now, zone).date()
+        today = datetime.fromtimestamp(now, _zone(window.timezone)).date()
         # A start of 24:00 is the next day's, and its window may go on until the end of that.
         for ahead in range(-2, days + 1):
             day = today + timedelta(days=ahead)
             if DAYS[day.weekday()] in window.days:
-                yield _spell(window, day, zone)
+                yield _spell(window.start, window.end, window.timezone, day)
 
 
-def _spell(window: Window, day: date, zone: ZoneInfo) -> tuple[float, float]:
-    start, end = _minutes(window.start), _minutes(window.end)
+@lru_cache(maxsize=1000)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)  # which keeps few, and reads the file of any other again
+
+
+@lru_cache(maxsize=20_000)
+def _spell(begins: str, ends: str, timezone: str, day: date) -> tuple[float, float]:
+    """Return when a window begins that starts on a day, and when it ends. Thousands of servers ask for the same."""
+    zone = _zone(timezone)
+    start, end = _minutes(begins), _minutes(ends)
     if end <= start:
         end += DAY
     return _at(day, start, zone, fold=0), _at(day, end, zone, fold=1)

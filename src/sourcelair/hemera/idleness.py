@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sourcelair.client.ceryx import Activity
-from sourcelair.client.policy import Window, seconds
-from sourcelair.client.schedules import is_open, next_change
+from sourcelair.client.policy import seconds
+from sourcelair.client.schedules import closes_at
 from sourcelair.client.servers import Server
 
 LOOK_AGAIN = 1.0
@@ -17,6 +16,9 @@ LOOK_AGAIN = 1.0
 
 STREAM_PAUSE = 10.0
 """Seconds until one is looked at again that could doze but for an open stream: those stay open for long."""
+
+DAYS_AHEAD = 7
+"""Days for which it is worked out how long a schedule keeps a server awake."""
 
 Mode = Literal["stop", "doze"]
 
@@ -54,24 +56,13 @@ def kept_awake(server: Server, now: float) -> Kept:
     if server.always_on:
         return Kept(math.inf, "always on")
     until = [Kept(now, None)]
-    if sleep.schedule and is_open(sleep.schedule, now):
-        until.append(Kept(_closes_at(sleep.schedule, now), "schedule"))
+    if (closes := closes_at(sleep.schedule, now, DAYS_AHEAD)) > now:
+        until.append(Kept(closes, "schedule"))
     if instance is not None:
         until.append(Kept(instance.busy_until or 0.0, "busy"))
         until.append(Kept(instance.extended_until or 0.0, "extended"))
         until.append(Kept(awake_since(server) + (sleep.min_awake or 0.0), "just woken"))
     return max(until, key=lambda kept: kept.until)
-
-
-def _closes_at(schedule: Sequence[Window], now: float) -> float:
-    """Return when all windows that are open now, or begin before those end, have ended; a week is far enough."""
-    at, furthest = now, now + 7 * 86400
-    while is_open(schedule, at):
-        change = next_change(schedule, at)
-        if change is None or change > furthest:
-            return furthest
-        at = change
-    return at
 
 
 def last_activity(server: Server, seen: float | None, active_since: float) -> float:
