@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -151,3 +152,10 @@ async def test_what_runs_before_it_said_is_not_among_it(hemera: Hemera) -> None:
     source = worker.driver.logs(log, lines=100, follow=True, begin=worker.log_begin)
     assert await anext(source) == b"of this start\n"
     await source.aclose()
+
+
+async def test_a_line_of_unfinished_controls_takes_no_time_to_speak_of() -> None:
+    log, began = StartLog(), time.process_time()
+    log.add(["\x1b]" * 32_768, "\x1b]0;title\x07a\x1b]8;;link\x1b\\b"])
+    assert time.process_time() - began < 0.5
+    assert log.lines[1] == "ab"

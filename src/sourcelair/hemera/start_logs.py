@@ -25,7 +25,8 @@ PACE = 0.1
 AGAIN = 1.0
 """Seconds until a log is followed again that could not be."""
 
-_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f]")
+# No part of it goes past the next escape: then the time that it takes grows with the line, and not with its square.
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class StartLog:
