@@ -14,7 +14,7 @@ from sourcelair.client.ceryx import Activity, CeryxClient
 from sourcelair.client.servers import Server, ServersClient, SleepRequest, SleepResult
 from sourcelair.errors import Unreachable
 from sourcelair.hemera.directory import Directory
-from sourcelair.hemera.sleeper import Sleeper
+from sourcelair.hemera.sleeper import SOONEST, Sleeper
 
 pytestmark = pytest.mark.anyio
 
@@ -225,3 +225,10 @@ async def test_it_wakes_up_for_who_is_due_sooner() -> None:
         running.cancel()
         await asyncio.wait([running])
         assert world.services.asked == [("now", "stop")]
+
+
+async def test_one_in_use_is_not_looked_at_all_the_time_however_soon_it_may_sleep(world: World) -> None:
+    world.tell(sleep={"stop_after": 1e-9})
+    world.services.seen["i-blog"] = {"active": 1, "in_flight": 1}
+    assert await world.look() == pytest.approx(SOONEST)
+    assert world.services.looks == [["i-blog"]]

@@ -23,6 +23,9 @@ _log = get_logger(__name__)
 MOST_AT_ONCE = 500
 """Servers whose activity is asked for in one request."""
 
+SOONEST = 0.1
+"""Seconds between two looks at one server, at least: its policy may name any time, however short."""
+
 MOST_SLEEPING = 100
 """Servers that are being put to sleep at once."""
 
@@ -181,7 +184,7 @@ class Sleeper:
             if last > followed.active_since:
                 followed.active_since, followed.pause = last, 0.0
             verdict = judge(server, activity, now, followed.active_since)
-            self._look_at(activity.instance, verdict.look_at)
+            self._look_at(activity.instance, max(verdict.look_at, now + SOONEST))
             if verdict.mode is not None:
                 followed.asked = True
                 tasks.create_task(self._sleep(followed, server, activity, verdict.mode))
