@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.hemera.facts import NOW, activity, server
 
+from sourcelair.hemera.idleness import judge
 from sourcelair.hemera.timeleft import IN_USE, NEVER, time_left
 
 OPEN_UNTIL_FIVE = {"days": ["thu"], "start": "02:00", "end": "05:00"}
@@ -53,3 +54,9 @@ def test_dozing_comes_before_and_is_told_apart() -> None:
     assert (never.dozes_at, never.sleeps_at, never.reason) == (NOW + 5, None, NEVER)
     dozing = time_left(server({"doze_after": 10.0}, state="dozing"), activity(last_active=NOW - 15), NOW)
     assert dozing.dozes_at is None
+
+
+def test_one_that_dozes_and_that_no_node_remembers_has_as_long_as_it_is_given() -> None:
+    dozing = server({"doze_after": 10.0}, state="dozing", changed_at=NOW - 5)
+    told = time_left(dozing, activity(), NOW)
+    assert told.sleeps_at == NOW + 45 == judge(dozing, activity(), NOW).look_at

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from sourcelair.client.ceryx import Activity
 from sourcelair.client.servers import Server
-from sourcelair.hemera.idleness import awake_since, dozes_at, kept_awake, last_activity, stops_at
+from sourcelair.hemera.idleness import dozes_at, kept_awake, last_activity, stops_at
 
 IN_USE = "a request or stream is open"
 NEVER = "it never sleeps"
@@ -45,7 +45,7 @@ def time_left(server: Server, activity: Activity | None, now: float) -> TimeLeft
         return TimeLeft(state=server.state, reason=kept.reason)
     if activity.active > 0:
         return TimeLeft(state=server.state, reason=IN_USE)
-    last = last_activity(server, activity.last_active, awake_since(server))
+    last = last_activity(server, activity.last_active, 0.0)
     stop_at, doze_at = stops_at(server, last), max(dozes_at(server, last), kept.until)
     shown_doze = None if doze_at == math.inf or activity.in_flight else doze_at
     if stop_at == math.inf:
