@@ -13,9 +13,11 @@ from tests.ceryx.nginx.world import BROWSER, Message, Proxy, Server, Waker, answ
 
 from sourcelair.ceryx.agent.compiled import compile_settings
 from sourcelair.client.ceryx import RouteSettings
+from sourcelair.client.policy import QuietRule
 
 pytestmark = pytest.mark.anyio
 HOST = "blog--demo.localhost"
+RULE = QuietRule(address="10.0.0.0/8")
 
 
 def problem(status: int, state: str, retry_after: str = "7") -> bytes:
@@ -267,6 +269,23 @@ async def test_a_script_of_another_origin_may_send_its_preference(
         assert "access-control-allow-origin" not in found.headers
     found = await proxy.request(HOST, "OPTIONS", Access_Control_Request_Headers="prefer", **asked)
     assert found.status == 200, "an app that is there answers for itself"
+
+
+async def test_a_long_header_costs_nobody_anything(start_proxy: StartProxy, waker: Waker) -> None:
+    """What a visitor writes is looked at in one pass: a worker that is busy with it serves nobody else meanwhile."""
+    proxy = await start_proxy(wake_timeout=0.02, trusted_proxies=["127.0.0.0/8"])
+    await proxy.open(waker)
+    await proxy.put(HOST, waker=waker.url, settings=compile_settings(RouteSettings(quiet=[RULE]), flows=True))
+    long = "a" + 32_000 * " " + "b"
+    asked: list[tuple[str, dict[str, str]]] = [
+        ("OPTIONS", {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": long}),
+        ("GET", {"X_Real_IP": long}),
+        ("GET", {"X_Forwarded_For": long}),
+        ("GET", {"Prefer": f"wait=0{long}"}),
+    ]
+    for method, headers in asked:
+        async with asyncio.timeout(2):
+            assert (await proxy.request(HOST, method, **headers)).state == "starting"
 
 
 async def test_a_visitor_who_leaves_frees_his_place(start_proxy: StartProxy, waker: Waker) -> None:

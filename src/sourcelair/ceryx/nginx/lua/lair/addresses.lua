@@ -86,9 +86,12 @@ end
 
 -- Returns an address without the port and the brackets that some proxies write, and its key; nil where it is none.
 local function cleaned(text)
+    if #text > LONGEST then  -- before any pattern: visitors may write a part of it
+        return nil
+    end
     text = text:match("^%s*(.-)%s*$")
     text = text:match("^%[([^%]]*)%]") or text:match("^([%d.]+):%d+$") or text
-    local key = #text <= LONGEST and _M.key(text)
+    local key = _M.key(text)
     if key then
         return text, key
     end

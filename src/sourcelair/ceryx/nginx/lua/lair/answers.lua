@@ -63,7 +63,7 @@ function _M.preflight(state)
         return
     end
     local method, names = ngx.var.http_access_control_request_method, ngx.var.http_access_control_request_headers
-    if (method == "GET" or method == "HEAD") and names and names:lower():match("^%s*(.-)%s*$") == "prefer" then
+    if (method == "GET" or method == "HEAD") and names and names:lower() == "prefer" then
         _M.headers(state, 1)
         ngx.header["Access-Control-Allow-Methods"] = "GET, HEAD"
         ngx.header["Access-Control-Allow-Headers"] = "Prefer"
