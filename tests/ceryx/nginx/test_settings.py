@@ -82,6 +82,8 @@ RULES: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"address": "127.0.0.1"}, {"X_Real_IP": "nonsense"}, True),
     ({"address": "203.0.113.0/24"}, {"X_Forwarded_For": "1.1.1.1, 203.0.113.9, 127.0.0.1"}, True),
     ({"address": "1.1.1.1"}, {"X_Forwarded_For": "1.1.1.1, 203.0.113.9"}, False),
+    ({"address": "1.1.1.1"}, {"X_Real_IP": "1.1.1.1", "X_Forwarded_For": "203.0.113.9"}, False),
+    ({"address": "203.0.113.9"}, {"X_Real_IP": "203.0.113.9", "X_Forwarded_For": "unknown"}, True),
     ({"address": "203.0.113.9"}, {"X_Forwarded_For": "[203.0.113.9]:4000"}, True),
     ({}, {}, True),
     ({"path": "/a", "method": "POST"}, {"path": "/a"}, False),

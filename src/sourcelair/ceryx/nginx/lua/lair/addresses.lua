@@ -97,20 +97,17 @@ local function cleaned(text)
     end
 end
 
--- Returns the visitor's address, and its key: the peer's, or what a trusted proxy says of it, as X-Real-IP or as the
--- last address in X-Forwarded-For that is not a trusted proxy's own.
+-- Returns the visitor's address, and its key: the peer's, or what a trusted proxy says of it: the last address in
+-- X-Forwarded-For that is not a trusted proxy's own, X-Real-IP without one. Proxies write to the end of the former,
+-- whatever came; of the latter many know nothing, and pass on what the visitor wrote.
 function _M.of_visitor()
     local peer = var.remote_addr
     if var.lair_trusted ~= "1" then
         return peer, _M.key(peer)
     end
-    local address, key = cleaned(var.http_x_real_ip or "")
-    if address then
-        return address, key
-    end
     local last
     for part in ("," .. (var.http_x_forwarded_for or "")):reverse():gmatch("([^,]*),") do
-        address, key = cleaned(part:reverse())
+        local address, key = cleaned(part:reverse())
         if not address then
             break
         end
@@ -119,7 +116,7 @@ function _M.of_visitor()
             return address, key
         end
     end
-    peer = last or peer
+    peer = last or cleaned(var.http_x_real_ip or "") or peer
     return peer, _M.key(peer)
 end
 
