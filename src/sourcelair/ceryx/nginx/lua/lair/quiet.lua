@@ -27,24 +27,29 @@ local function has_agent(part)
     return agent ~= nil and find(lower(agent), part, 1, true) ~= nil
 end
 
-local function is_from(pattern)
-    local _, key = addresses.of_visitor()
-    return key ~= nil and find(key, pattern) ~= nil
+-- Tells whether the visitor's address is in a range. `known` keeps it for the rules to come.
+local function is_from(pattern, known)
+    if known.key == nil then
+        local _, key = addresses.of_visitor()
+        known.key = key or false
+    end
+    return known.key and find(known.key, pattern) ~= nil
 end
 
-local function matches(rule)
+local function matches(rule, known)
     return (not rule.path or is_path(rule.path, var.uri))
         and (not rule.method or rule.method == ngx.req.get_method())
         and (not rule.agent or has_agent(rule.agent))
         and (not rule.header or has_header(rule))
-        and (not rule.address or is_from(rule.address))
+        and (not rule.address or is_from(rule.address, known))
 end
 
 -- Returns what the first rule that matches says of the current request: true (quiet) or false (a visit after all); nil
 -- where none matches.
 function _M.decide(rules)
+    local known = {}
     for _, rule in ipairs(rules) do
-        if matches(rule) then
+        if matches(rule, known) then
             return not rule.wakes
         end
     end
