@@ -83,7 +83,11 @@ async def test_the_end_of_that_wait(start_proxy: StartProxy, waker: Waker) -> No
     assert len(waker.wakes) == 1
 
 
-@pytest.mark.parametrize("text", ["wait", "wait=soon", "wait=-1", '"respond-async', "x;respond-async", ","])
+@pytest.mark.parametrize(
+    "text",
+    ["wait", "wait=soon", "wait=-1", '"respond-async', "x;respond-async", ",", "x," * 500 + "respond-async"],
+    ids=["bare", "word", "negative", "quoted", "parameter", "nothing", "long"],
+)
 async def test_what_is_no_preference_of_ours_changes_nothing(proxy: Proxy, waker: Waker, text: str) -> None:
     """The node's times count then."""
     await proxy.put(HOST, waker=waker.url)

@@ -1,5 +1,7 @@
 -- What a client prefers while its server wakes, by RFC 7240: `wait` and `respond-async`. The first of a name counts.
 
+local LONGEST = 1000         -- characters that are looked at, one by one; a longer text says nothing
+
 local _M = {}
 
 -- Returns the elements of a list header, commas within quotes left alone.
@@ -30,6 +32,9 @@ function _M.read()
     local header = ngx.req.get_headers(0)["prefer"]
     local text = type(header) == "table" and table.concat(header, ",") or tostring(header)
     local wait, is_async, has_wait = nil, false, false
+    if #text > LONGEST then
+        return nil, false
+    end
     for _, element in ipairs(elements(text)) do
         local name, rest = element:match("^%s*([^%s=;,]+)%s*(.*)$")
         name = name and name:lower()
