@@ -54,6 +54,11 @@ def test_what_is_no_time_of_the_week(text: str) -> None:
         policies.window(text)
 
 
+def test_a_rule_of_an_unknown_kind_names_all_there_are() -> None:
+    with pytest.raises(InvalidInput, match="'foo' is nothing that a rule says: path, method, agent"):
+        policies.rule("foo=1")
+
+
 def test_a_rule() -> None:
     assert policies.rule('path=/a* agent="Uptime Robot"') == {"path": "/a*", "agent": "Uptime Robot"}
     for text in ("", "/health", "path=/a method", '"'):

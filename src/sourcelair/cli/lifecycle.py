@@ -95,7 +95,8 @@ async def wake(session: Session, name: Name) -> None:
     elif server.state == "awake":
         output.line(f"{name} is awake.")
     else:
-        output.line(f"{name} is on its way" + (f" ({server.state})." if server.state != "asleep" else "."))
+        before = "its last start failed" if server.state == "failed" else server.state
+        output.line(f"{name} is on its way" + (f" ({before})." if server.state != "asleep" else "."))
 
 
 @command

@@ -69,6 +69,10 @@ def rule(text: str) -> dict[str, Any]:
     pairs = [word.partition("=") for word in words]
     if not pairs or not all(name and equals for name, equals, _ in pairs):
         raise InvalidInput(f"{text!r} is not a rule: write 'path=/health* method=GET'.")
+    from sourcelair.client.policy import QuietRule
+
+    if unknown := [name for name, _, _ in pairs if name not in QuietRule.model_fields]:
+        raise InvalidInput(f"{unknown[0][:80]!r} is nothing that a rule says: {', '.join(QuietRule.model_fields)} are.")
     return {name: value for name, _, value in pairs}
 
 
