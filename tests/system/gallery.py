@@ -36,7 +36,7 @@ PAGES: dict[str, Facts] = {
     "queued": replace(_STARTING, stage="queued", said="Waiting for its turn: place 3.", place=3, elapsed=2.0),
     "starting": _STARTING,
     "log": _STARTING,
-    "listening": replace(_STARTING, stage="listening", said="It is up, and gets ready to answer.", elapsed=11.0),
+    "listening": replace(_STARTING, stage="listening", said="It is up, and gets ready for you.", elapsed=11.0),
     "failed": replace(
         _FAILED,
         log=[
@@ -47,7 +47,7 @@ PAGES: dict[str, Facts] = {
         ],
     ),
     "given-up": replace(_FAILED, said="It did not listen on port 20004 within 60 s.", retry=None, given_up=True),
-    "disabled": Facts("disabled", HOST, said="Whoever it belongs to has switched it off. A visit does not wake it."),
+    "disabled": Facts("disabled", HOST, said="Its owner has switched it off. Visiting does not wake it."),
     "unknown-host": facts.down(None, HOST, "/"),
     "rate-limited": facts.rate_limited(None, HOST, "/", 12),
 }

@@ -106,8 +106,8 @@ def test_each_stage_is_shown_and_the_app_comes_at_once(lair: Lair, page: Page, t
     assert page.evaluate("window.spoken") == 0
     assert page.locator("#log").is_hidden(), "its policy does not show it"
     server.go_on("listen")
-    expect(step(page)).to_have_text("Listening", timeout=ARRIVAL)
-    expect(page.get_by_role("status")).to_have_text("It is up, and gets ready to answer.")
+    expect(step(page)).to_have_text("Connecting", timeout=ARRIVAL)
+    expect(page.get_by_role("status")).to_have_text("It is up, and gets ready for you.")
     server.go_on("answer")
     expect(page.get_by_role("heading", level=1)).to_have_text("The app is here", timeout=ARRIVAL)
     awake = 1000 * lair.server("chrome/stages")["instance"]["awake_at"]

@@ -15,7 +15,7 @@ Stage = Literal["queued", "starting", "listening", "ready"]
 STEPS: tuple[tuple[Stage, str], ...] = (
     ("queued", "Queued"),
     ("starting", "Starting"),
-    ("listening", "Listening"),
+    ("listening", "Connecting"),
     ("ready", "Ready"),
 )
 
@@ -114,7 +114,7 @@ def said_of(server: Server | None, place: int | None = None) -> str:
     if stage == "queued":
         return f"Waiting for its turn: place {place}." if place else "Waiting for its turn."
     if stage == "listening":
-        return "It is up, and gets ready to answer."
+        return "It is up, and gets ready for you."
     return "Ready." if stage == "ready" else "Starting up."
 
 
@@ -170,7 +170,7 @@ def down(server: Server | None, host: str, path: str) -> Facts:
     if server is None:
         said = "No server has this address. Check the spelling, or create it first."
         return Facts("unknown-host", host, path, said=said, retry=RARELY)
-    said = "Whoever it belongs to has switched it off. A visit does not wake it."
+    said = "Its owner has switched it off. Visiting does not wake it."
     return Facts("disabled", host, path, said=said, retry=RARELY, owner=server.owner, project=server.project)
 
 
@@ -180,7 +180,7 @@ def rate_limited(server: Server | None, host: str, path: str, retry: int) -> Fac
         "rate-limited",
         host,
         path,
-        said="Too many servers were woken from your address. This one has to wait a little.",
+        said="You, or somebody on your network, opened many servers at once. This one has to wait a little.",
         retry=max(1, retry),
         owner=server.owner if server else "",
         project=server.project if server else "",
