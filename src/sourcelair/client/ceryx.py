@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from sourcelair.client.arrays import decode_array
 from sourcelair.client.http import ApiClient, segment
-from sourcelair.client.policy import QuietRule, Seconds
+from sourcelair.client.policy import QuietRules, Seconds
 from sourcelair.pacing import in_steps
 
 
@@ -33,7 +33,7 @@ class RouteSettings(BaseModel):
     key_path: str | None = None
     patience: Annotated[Seconds, Field(ge=0, le=3600)] | None = None
     wake_timeout: Annotated[Seconds, Field(gt=0, le=3600)] | None = None
-    quiet: list[QuietRule] | None = Field(None, max_length=100)
+    quiet: QuietRules | None = None
     streams: Literal["always", "never", "flow"] | None = None
 
     @model_serializer(mode="wrap")

@@ -40,6 +40,9 @@ Duration = Annotated[
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
+MOST_QUIET = 8192
+"""Bytes of text in all rules of a server about what is quiet: each of its routes has them in every proxy's memory."""
+
 M = TypeVar("M", bound=BaseModel)
 
 _CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"
@@ -93,7 +96,8 @@ class Window(BaseModel):
 class QuietRule(BaseModel):
     """Requests that match all that is said here neither wake a server nor keep it awake.
 
-    The first rule that matches decides; after all of them come the robots and monitors that every node knows.
+    The first rule that matches decides; after all of them come the robots and monitors that every node knows. One that
+    says nothing matches everything: put last, it makes quiet what no rule before it lets wake.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -117,6 +121,17 @@ class QuietRule(BaseModel):
         if self.value is not None and self.header is None:
             raise ValueError("value: name the header whose value it is")
         return self
+
+
+def _small(rules: list[QuietRule]) -> list[QuietRule]:
+    """Refuse what would take up the room of other routes in every proxy's memory."""
+    texts = (each for rule in rules for _, each in rule if isinstance(each, str))
+    if sum(len(each.encode()) for each in texts) > MOST_QUIET:
+        raise ValueError(f"all rules together may have {MOST_QUIET} bytes of text")
+    return rules
+
+
+QuietRules = Annotated[list[QuietRule], Field(max_length=100), AfterValidator(_small)]
 
 
 class SleepPolicy(BaseModel):
@@ -164,9 +179,7 @@ class WakePolicy(BaseModel):
     show_log: bool | None = Field(
         None, description="Whether visitors see its log: true while it starts too, null where it failed, false never."
     )
-    quiet: list[QuietRule] | None = Field(
-        None, max_length=100, description="Requests that neither wake it nor keep it awake."
-    )
+    quiet: QuietRules | None = Field(None, description="Requests that neither wake it nor keep it awake.")
 
 
 class Limits(BaseModel):
