@@ -602,27 +602,49 @@ async def test_a_slow_app_gets_one_request_and_504(
     assert waker.wakes == []
 
 
-async def test_only_what_asks_for_a_stream_counts_as_one(proxy: Proxy, serve: Serve) -> None:
-    """A POST that would take an event stream too is waited for when its server is stopped."""
-    go_on = asyncio.Event()
+async def test_only_what_is_a_stream_counts_as_one(proxy: Proxy, serve: Serve) -> None:
+    """What asks for one is waited for when its server is stopped, until its answer has begun: a handshake too."""
+    begin, end = asyncio.Event(), asyncio.Event()
+    head = {
+        "websocket": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "/events": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n",
+        "/json": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
+    }
 
-    async def handler(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         await read_body(reader, message.headers)
-        await go_on.wait()
-        writer.write(answer(200, "done"))
+        await begin.wait()
+        writer.write(head["websocket" if "upgrade" in message.headers else message.path])
+        await end.wait()
+        return False
 
     server = await serve(Server(handler))
     await proxy.live(HOST, server)
     accept = "application/json, text/event-stream"
-    asked = [asyncio.create_task(proxy.request(HOST, "POST", body=b"{}", Accept=accept))]
-    await until(lambda: len(server.requests) == 1)
-    assert (await proxy.count("i-1")).streams == 0
-    asked.append(asyncio.create_task(proxy.request(HOST, Accept="text/event-stream")))
-    await until(lambda: len(server.requests) == 2)
+    asked = [
+        asyncio.create_task(proxy.request(HOST, "POST", "/json", body=b"{}", Accept=accept)),
+        asyncio.create_task(proxy.request(HOST, path="/json", Accept=accept)),
+        asyncio.create_task(proxy.request(HOST, path="/events", Accept="text/event-stream")),
+        asyncio.create_task(proxy.request(HOST, path="/", Upgrade="websocket", Connection="upgrade")),
+    ]
+    await until(lambda: len(server.requests) == 4)
     counts = await proxy.count("i-1")
-    assert (counts.in_flight, counts.streams) == (2, 1)
-    go_on.set()
-    assert {message.status for message in await asyncio.gather(*asked)} == {200}
+    assert (counts.in_flight, counts.streams) == (4, 0)
+    begin.set()
+
+    async def have_begun() -> bool:
+        return (await proxy.count("i-1")).streams == 2
+
+    await until(have_begun)
+    assert (await proxy.count("i-1")).in_flight == 4
+    end.set()
+
+    async def are_over() -> bool:
+        counts = await proxy.count("i-1")
+        return (counts.in_flight, counts.streams) == (0, 0)
+
+    await until(are_over)
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_the_visitors_side_of_the_waker_takes_no_large_bodies(proxy: Proxy, waker: Waker) -> None:

@@ -14,7 +14,7 @@ local visitor = require "lair.visitor"
 
 local var = ngx.var
 local request_id = request.id
-local inflight, inflight_bits = records.inflight, records.bits
+local inflight, inflight_bits, streams = records.inflight, records.bits, records.streams
 local waiting, by_id = records.hosts, records.by_id
 
 local ROBOT, IDLE = counts.ROBOT, counts.IDLE
@@ -54,19 +54,18 @@ function _M.claim(id, host, tls)
         config.linger()
     end
     local wanted = entry.own and own_bits(id, settings.of(source, value), entry.instance) or visitor.bits()
-    local bits = counts.start(entry, wanted)
-    if not bits then
+    if not counts.start(entry, wanted) then
         flows.close(id)
         return nil
     end
     if routes.raw(source) ~= value then
-        counts.undo(entry, bits)
+        counts.undo(entry, wanted)
         flows.close(id)
         return nil
     end
     inflight[id] = entry
-    if bits ~= 0 then
-        inflight_bits[id] = bits
+    if wanted ~= 0 then
+        inflight_bits[id] = wanted
     end
     return entry
 end
@@ -121,13 +120,14 @@ function _M.finish()
     local id = request_id()
     local entry = inflight[id]
     if entry then
-        local bits = inflight_bits[id]
+        local bits, is_stream = inflight_bits[id], nil
         inflight[id] = nil
         if bits then
-            inflight_bits[id] = nil
+            is_stream = streams[id]
+            inflight_bits[id], streams[id] = nil, nil
             flows.close(id)
         end
-        counts.finish(entry, bits or 0)
+        counts.finish(entry, bits or 0, is_stream)
     end
     if records.reset[id] then
         records.reset[id] = nil

@@ -37,32 +37,36 @@ local function keys_of(entry)
     return entry.started
 end
 
--- Counts a request that is about to be sent, and returns the bits under which it was counted: ROBOT, STREAM, IDLE.
+-- Counts a request that is about to be sent. `bits`: ROBOT, STREAM, IDLE. Returns whether there was room for that.
 function _M.start(entry, bits)
     if not entry.instance then
-        return bits
+        return true
     end
     local started = entry.started or keys_of(entry)
     if not dictionary:incr(started, 1) and not add_first(started, entry.ended) then
         return false
     end
-    if bits == 0 then
+    if bits % 2 == ROBOT then
+        add_first(key(workers.number, ":rs:", entry.instance), key(workers.number, ":re:", entry.instance))
+    end
+    return true
+end
+
+-- Counts a stream whose answer has begun: before that it is a request like any other, which nobody may cut. Returns
+-- the bits under which it is counted from now on.
+function _M.begin_stream(entry, bits)
+    if not entry.instance then
         return bits
     end
     local number, instance = workers.number, entry.instance
-    -- Idle are taken off what is in flight by whoever reads: so they count last, and what has no room for that is not.
+    -- Idle are taken off what is in flight by whoever reads: what has no room for that is not.
     if bits >= IDLE and not add_first(key(number, ":is:", instance), key(number, ":ie:", instance)) then
         bits = bits - IDLE
     end
-    if bits % 2 == ROBOT then
-        add_first(key(number, ":rs:", instance), key(number, ":re:", instance))
-        if bits >= IDLE then
-            dictionary:incr(key(number, ":re:", instance), 1)
-        end
+    if bits >= IDLE and bits % 2 == ROBOT then
+        dictionary:incr(key(number, ":re:", instance), 1)
     end
-    if bits >= STREAM then
-        add_first(key(number, ":ss:", instance), key(number, ":se:", instance))
-    end
+    add_first(key(number, ":ss:", instance), key(number, ":se:", instance))
     return bits
 end
 
@@ -71,41 +75,29 @@ function _M.undo(entry, bits)
     if not entry.instance then
         return
     end
-    if bits >= IDLE then
-        -- Never less started: a reader that saw it must see that it has ended.
-        dictionary:incr(key(workers.number, ":ie:", entry.instance), 1)
-    end
     dictionary:incr(entry.started, -1)
-    if bits == 0 then
-        return
-    end
     if bits % 2 == ROBOT then
         dictionary:incr(key(workers.number, ":rs:", entry.instance), -1)
-        if bits >= IDLE then
-            dictionary:incr(key(workers.number, ":re:", entry.instance), -1)
-        end
-    end
-    if bits >= STREAM then
-        dictionary:incr(key(workers.number, ":ss:", entry.instance), -1)
     end
 end
 
--- Counts the end of a request that was sent.
-function _M.finish(entry, bits)
+-- Counts the end of a request that was sent. `is_stream`: it had begun as a stream.
+function _M.finish(entry, bits, is_stream)
     if not entry.instance then
         return
     end
-    if bits >= IDLE then
+    local is_idle = is_stream and bits >= IDLE
+    if is_idle then
         dictionary:incr(key(workers.number, ":ie:", entry.instance), 1)
     end
     dictionary:incr(entry.ended, 1)
     if bits == 0 then
         return
     end
-    if bits % 2 == ROBOT and bits < IDLE then
+    if bits % 2 == ROBOT and not is_idle then
         dictionary:incr(key(workers.number, ":re:", entry.instance), 1)
     end
-    if bits >= STREAM then
+    if is_stream then
         dictionary:incr(key(workers.number, ":se:", entry.instance), 1)
     end
 end

@@ -20,6 +20,8 @@ local visitor = require "lair.visitor"
 local wakers = require "lair.wakers"
 local windows = require "lair.windows"
 
+local STREAM = counts.STREAM
+
 local var = ngx.var
 
 -- NGINX allows ten passes through named locations and answers 500 then.
@@ -274,9 +276,24 @@ function _M.enter_upload()
     until require("lair.balancer").claim_upload(record)
 end
 
+-- Counts it as a stream if it is one, by its answer.
+local function begin_stream(id)
+    local entry, bits = records.inflight[id], records.bits[id]
+    if not entry or not bits or bits < STREAM or records.streams[id] then
+        return
+    end
+    local kind = ngx.status == 200 and ngx.header["Content-Type"]
+    if ngx.status == 101 or kind and tostring(kind):find("text/event-stream", 1, true) == 1 then
+        records.bits[id] = counts.begin_stream(entry, bits)
+        records.streams[id] = true
+    end
+end
+
 -- header_filter_by_lua of the gate's locations: the answer has begun.
 function _M.answered()
-    local record = records.by_id[request.id()]
+    local id = request.id()
+    begin_stream(id)
+    local record = records.by_id[id]
     if record then
         windows.free(record, tonumber(connect_time()))
         crowds.drop_if_empty(record.host)

@@ -3,6 +3,7 @@
 return {
     inflight = {},   -- id -> the entry of the instance to which it is counted
     bits = {},       -- id -> ROBOT and STREAM bits of that count, where not 0
+    streams = {},    -- id -> true: it has begun as a stream
     reset = {},      -- id -> true: its pooled connection was reset before any byte of the answer
     by_id = {},      -- id -> the gate's record, for requests that came to the gate
     hosts = {},      -- host -> the gate's crowd: who waits for it in this worker
