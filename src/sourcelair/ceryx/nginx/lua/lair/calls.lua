@@ -67,8 +67,8 @@ function _M.is_under_way(host)
     return active[host] ~= nil or shared:get("call:" .. host) ~= nil
 end
 
-local function settle(host, address, started, answer)
-    local now = ngx.now()
+local function settle(host, order, started, answer)
+    local now, address = ngx.now(), order.address
     local pause
     if answer.code == 429 then
         -- Of one address. Others are asked for at once.
@@ -77,9 +77,10 @@ local function settle(host, address, started, answer)
     elseif answer.code == 202 then
         pause = STARTING_PAUSE - (now - started)
     elseif answer.code == 200 and is_live(host) then
-        -- It was woken: the next call is another story, and no try of this one.
+        -- It was woken: the next call is another story, and no try of this one. What refuses connections though it is
+        -- published is the same story still.
         shared:delete("tries:" .. host)
-        pause = FIRST_PAUSE
+        pause = order.reason == "unreachable" and FIRST_PAUSE or 0
     else
         local tries = shared:incr("tries:" .. host, 1, 0, REMEMBER_TRIES) or 1
         pause = math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (tries - 1))
@@ -164,7 +165,7 @@ local function run(premature, job)
     end
     active[job.host] = nil
     _M.active, running = _M.active - 1, running - 1
-    settle(job.host, job.order.address, started, answer)
+    settle(job.host, job.order, started, answer)
     _M.pump()
 end
 
