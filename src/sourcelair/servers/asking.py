@@ -60,10 +60,7 @@ async def start(worker: Worker, request: StartRequest, wait: float, *, actor: st
         elif worker.failed_starts > failed_before:
             raise _failure(record, worker.context.clock())
         else:
-            if record.state == "dozing" and not worker.stop_asked:
-                _thaw(worker, request, actor)
-            if record.state != "dozing" or worker.stop_asked or wait <= 0:  # who does not wait can't come again
-                await _want(worker, request, actor, by_user=by_user)
+            await _come(worker, request, actor, wait=wait, by_user=by_user)
             by_user = False  # its own failure counts like any other
         if worker.record is record and not await worker.change(deadline):
             return worker.show()
@@ -71,10 +68,22 @@ async def start(worker: Worker, request: StartRequest, wait: float, *, actor: st
             return worker.show()
 
 
+async def _come(worker: Worker, request: StartRequest, actor: str, *, wait: float, by_user: bool) -> None:
+    """Want it awake: by the worker's own next write where whoever asks waits, and comes again after a crash."""
+    state = worker.record.state
+    if state == "dozing" and not worker.stop_asked:
+        _visit(worker, request, actor)
+    if state in {"asleep", "failed"} and wait > 0 and not by_user:
+        _check_tries(worker)
+        _visit(worker, request, actor)
+    elif state != "dozing" or worker.stop_asked or wait <= 0:
+        await _want(worker, request, actor, by_user=by_user)
+
+
 async def _want(worker: Worker, request: StartRequest, actor: str, *, by_user: bool) -> None:
     record, now = worker.record, worker.context.clock()
-    if not by_user and record.state in {"asleep", "failed"} and (record.given_up or held_back(record, now)):
-        raise _failure(record, now, tried=False)
+    if not by_user:
+        _check_tries(worker)
     worker.arrived = True
     if record.desired != "awake" and record.state != "dozing":
         worker.asked = None
@@ -90,10 +99,20 @@ async def _want(worker: Worker, request: StartRequest, actor: str, *, by_user: b
     await worker.update(want)
 
 
-def _thaw(worker: Worker, request: StartRequest, actor: str) -> None:
-    """Let the worker thaw it at once: whoever waits for that waits for no write to the disk."""
-    if worker.visit is None:
+def _check_tries(worker: Worker) -> None:
+    """Raise Unavailable where a start has failed, and may not be tried again yet."""
+    record, now = worker.record, worker.context.clock()
+    if record.state in {"asleep", "failed"} and (record.given_up or held_back(record, now)):
+        raise _failure(record, now, tried=False)
+
+
+def _visit(worker: Worker, request: StartRequest, actor: str) -> None:
+    """Let the worker thaw or start it at once: that it is wanted needs no write to the disk of its own."""
+    worker.arrived = True
+    if worker.visit is None and worker.record.desired != "awake":
         worker.visit = Visit(request.cause, actor)
+        if worker.record.state != "dozing":
+            worker.asked = None
         worker.ask(_gate(request, worker.context.clock()))
         worker.notify()
 
@@ -145,7 +164,12 @@ async def stop(worker: Worker, wait: float, *, actor: str = "system") -> Server:
     """
     instance = worker.record.instance_id
     now = worker.context.clock()
-    await worker.update(lambda record: machine.want_asleep(_there(record), "stopped by a user", now, actor=actor))
+
+    def stopped(record: ServerRecord) -> ServerRecord:
+        worker.visit = None  # a start that only waits for its turn is called off
+        return machine.want_asleep(_there(record), "stopped by a user", now, actor=actor)
+
+    await worker.update(stopped)
     await until_gone(worker, instance, wait)
     return worker.show()
 

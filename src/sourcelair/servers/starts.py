@@ -39,19 +39,20 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
     try:
         port, port_record = await worker.race(
             context.ports.take_when_free(name, PORT_TIMEOUT),
-            lambda: not machine.may_start(worker.record, context.clock()),
+            lambda: not worker.may_start(),
         )
     except Interrupted:
         return
     except Unavailable as error:
-        reason = error.detail
+        reason, worker.visit = error.detail, None
         await worker.update(lambda record: machine.not_its_fault(record, reason, context.clock()))
         return
 
     def begin(record: ServerRecord) -> ServerRecord:
-        if not machine.may_start(record, context.clock()):  # a stop was being written while this waited
+        wanted = worker.as_wanted(record)
+        if not machine.may_start(wanted, context.clock()):  # a stop was being written while this waited
             raise Interrupted
-        return machine.begin_start(record, name, port, context.clock())
+        return machine.begin_start(wanted, name, port, context.clock())
 
     try:
         await worker.update(begin, [Put(port_key(port), encode(port_record))])
@@ -61,6 +62,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
     except BaseException:
         context.ports.give_back(port)
         raise
+    worker.visit = None
     timing = Timing(gate=worker.gate, queued=queued, stored=worker.waited())
     worker.log_begin = context.log_bytes(worker.record)
     try:

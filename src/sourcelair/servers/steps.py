@@ -105,18 +105,19 @@ async def rest(worker: Worker) -> None:
     now = context.clock()
     if record.removing:
         await _remove(worker)
-    elif machine.may_start(record, now):
+    elif worker.may_start():
         worker.ask()
         async with contextlib.AsyncExitStack() as stack:
             try:
                 turn = await worker.race(
                     stack.enter_async_context(context.turns.take(record.owner)),
-                    lambda: not machine.may_start(worker.record, context.clock()),
+                    lambda: not worker.may_start(),
                 )
             except Interrupted:
                 return
             await start(worker, turn, worker.waited())
     else:
+        worker.visit = None
         left = min(held_back(record, now), LONGEST_LOOK)
         await worker.change(asyncio.get_running_loop().time() + left if left > 0 else None)
 

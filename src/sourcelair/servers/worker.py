@@ -69,7 +69,7 @@ class Worker(Changes):
         self.relisten = False
         """A connect to the instance was refused."""
         self.visit: Visit | None = None
-        """Somebody came while it dozes. That is not stored: after a crash they come again."""
+        """Somebody came while it dozes, or rests. That is not stored by itself: after a crash they come again."""
         self.frozen = False
         """The instance is frozen, or may be so."""
         self.no_doze: tuple[float, str] | None = None
@@ -224,7 +224,9 @@ class Worker(Changes):
 
     def forget_instance(self) -> None:
         """Nothing of the instance is left."""
-        self.found, self.relisten, self.visit, self.frozen = None, False, None, False
+        self.found, self.relisten, self.frozen = None, False, False
+        if self.visit is not None and self.visit.actor in {"policy", "system"}:  # others want the next one
+            self.visit = None
         self.no_doze = self._born = None
         if self.record.desired != "awake" or self.record.state == "failed":
             self.asked = None
@@ -298,7 +300,18 @@ class Worker(Changes):
         """Whether anything is to be done, or to be waited for."""
         record = self.record
         resting = record.state in {"asleep", "failed"} and record.instance is None
-        return not self.removed and (not resting or record.removing or record.desired == "awake")
+        wanted = record.desired == "awake" or self.visit is not None
+        return not self.removed and (not resting or record.removing or wanted)
+
+    def as_wanted(self, record: ServerRecord) -> ServerRecord:
+        """Return the record with what whoever came wants of it: stored together with what follows from that."""
+        if self.visit is None or record.state not in {"asleep", "failed"}:
+            return record
+        return machine.want_awake(record, self.visit.cause, self.context.clock(), actor=self.visit.actor)
+
+    def may_start(self) -> bool:
+        """Return whether a start may begin now."""
+        return machine.may_start(self.as_wanted(self.record), self.context.clock())
 
     def poke(self) -> None:
         """See to it that the worker runs if there is work."""
