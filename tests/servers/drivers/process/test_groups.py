@@ -271,3 +271,24 @@ async def test_groups_that_a_control_plane_elsewhere_has_made_are_found(subject:
             for left in each.parent.glob("lair-*"):
                 left.rmdir()
             each.parent.rmdir()
+
+
+async def test_a_group_that_the_kernel_still_holds_is_removed_a_moment_later(subject: ProcessSubject) -> None:
+    """As after the last process of it has ended: nothing is left behind."""
+    driver = subject.driver()
+    found = await driver.start(subject.run(["sleep", "600"]))
+    await until_joined(subject, found)
+    paths = [each.mount / group_of(found.pid or 0, each.name).lstrip("/") for each in subject.hierarchies()]
+    await driver.stop(found, 5)
+    for path in paths:
+        (path / "held").mkdir(parents=True)
+    guest = await asyncio.create_subprocess_exec("sleep", "600")
+    for path in paths:
+        (path / "held" / "cgroup.procs").write_text(str(guest.pid))
+    forgetting = asyncio.create_task(driver.forget(found.instance))
+    await asyncio.sleep(0.05)
+    assert not forgetting.done()
+    guest.kill()
+    await guest.wait()
+    await forgetting
+    assert not any(path.exists() for path in paths)

@@ -34,8 +34,14 @@ from sourcelair.servers.drivers.process.identity import Identity, is_running, op
 from sourcelair.servers.drivers.process.launcher import Claims
 from sourcelair.servers.drivers.process.pausing import Pauses
 from sourcelair.servers.drivers.process.starting import Starter
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 T = TypeVar("T")
+
+PAUSES = (0.02, 0.1, 0.5, 2.0)
+"""Seconds between tries to remove the cgroups of what has ended: the kernel sends no event when it lets them go."""
 
 THREADS = 8
 """Threads for what may block longer than a millisecond: spawning, and looking through /proc."""
@@ -251,18 +257,23 @@ class ProcessDriver:
         return logs.read_log(log, lines=lines, follow=follow, until=until, begin=begin)
 
     async def forget(self, instance: str) -> None:
-        """Remove the claim and the cgroup of an instance that has ended. A void claim stays until a reboot."""
+        """Remove the claim and the cgroups of an instance that has ended. A void claim stays until a reboot."""
         self._pauses.forget(instance)
-        await self._call(self._forget, instance)
+        for pause in PAUSES:
+            if await self._call(self._forget, instance):
+                return
+            await asyncio.sleep(pause)
+        _log.warning("cgroup_left", instance=instance)
 
-    def _forget(self, instance: str) -> None:
+    def _forget(self, instance: str) -> bool:
+        """Return whether there is nothing more to do."""
         claim = self._claims.read(instance)
         if claim is not None and claim.identity is not None:
             if is_running(claim.identity):
-                return
+                return True
             exits.forget(claim.identity)
         self._claims.remove(instance)
-        self._groups.remove(instance)
+        return self._groups.remove(instance)
 
     def _call(self, action: Callable[..., T], *args: object) -> asyncio.Future[T]:
         """Do something that blocks in a thread of the driver's own."""

@@ -198,10 +198,13 @@ class Groups:
         tree = self._able.get("memory")
         return tree is not None and limits.killed_for_memory(tree.path(instance), unified=tree.hierarchy.unified)
 
-    def remove(self, instance: str) -> None:
-        """Remove its groups, which must be empty by now, and those below them."""
-        for tree in self._trees:
-            tree.remove(instance)
+    def remove(self, instance: str) -> bool:
+        """Remove its groups, which must be empty by now, and those below them; returns whether all are gone.
+
+        The kernel may hold one for a moment after its last process has ended.
+        """
+        gone = [tree.remove(instance) for tree in self._trees]
+        return all(gone)
 
     def sweep(self) -> None:
         """Remove the groups of instances of which nothing is left: those of a control plane that was killed."""

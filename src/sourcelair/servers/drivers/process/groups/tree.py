@@ -79,14 +79,16 @@ class Tree:
                 found += map(int, Path(directory, "cgroup.procs").read_text().split())
         return found
 
-    def remove(self, instance: str) -> None:
-        """Remove the group of an instance with those below it, as far as they are empty."""
+    def remove(self, instance: str) -> bool:
+        """Remove the group of an instance with those below it, as far as they are empty; returns whether it is gone."""
+        own = self.path(instance)
         for directory, _, _ in os.walk(self.path(instance), topdown=False):
             with contextlib.suppress(OSError):
                 Path(directory).rmdir()
         if (elsewhere := self._elsewhere.pop(instance, None)) is not None:
             with contextlib.suppress(OSError):
                 elsewhere.parent.rmdir()
+        return not own.exists()
 
     def instances(self) -> list[str]:
         """Return the ids of the instances that have a group."""
