@@ -9,7 +9,7 @@ import pytest
 from tests.servers.world import Life, World
 
 from sourcelair.auth import Identity
-from sourcelair.client.ceryx import Acknowledgement, NodeReport, NodeTotal
+from sourcelair.client.ceryx import Acknowledgement, InstanceCounts, NodeReport, NodeTotal
 from sourcelair.client.servers import ServerInput, SleepRequest, Spec, StartRequest
 from sourcelair.errors import Unavailable
 from sourcelair.servers.drivers.base import ExitStatus
@@ -137,11 +137,16 @@ async def sleep(
     mode: Literal["stop", "doze"],
     really: int | None = None,
     revision: int | None = None,
+    last_active: float | None = None,
 ) -> tuple[bool, str]:
     """Ask it to sleep, with what a sleeper saw; the node says how many there really were, once it is asked."""
     totals = [NodeTotal(node="node", generation="g1", total=seen)]
     asked = asyncio.ensure_future(
-        life.client.sleep("demo", "blog", SleepRequest(instance=instance, totals=totals, mode=mode, revision=revision))
+        life.client.sleep(
+            "demo",
+            "blog",
+            SleepRequest(instance=instance, totals=totals, mode=mode, revision=revision, last_active=last_active),
+        )
     )
     worker = life.service.worker("demo", "blog")
     while really is not None and not asked.done() and worker.record.state == "awake":
@@ -154,10 +159,10 @@ async def sleep(
     return result.slept, result.reason
 
 
-async def with_node(life: Life) -> str:
+async def with_node(life: Life, **changes: Any) -> str:
     """Have a server that is awake behind a node, and return its instance."""
     life.world.settings.idle_drain_timeout = 5
-    await life.create()
+    await life.create(**changes)
     server = await life.client.start("demo", "blog", VISIT, wait=5)
     assert server.instance is not None
     await life.world.ceryx.register_node("node")
@@ -203,6 +208,18 @@ async def test_an_old_decision_about_one_that_is_awake_again(life: Life, mode: L
     await visit(life)
     slept, reason = await sleep(life, instance, 1, mode, revision=old.revision)
     assert not slept and "changed" in reason
+
+
+async def test_bytes_that_passed_on_a_stream_since_the_look_cancel_a_sleep(life: Life) -> None:
+    """They change no total: when it was last active tells of them."""
+    instance = await with_node(life, spec={"sleep": {"streams": "flow"}})
+    counts = [InstanceCounts(instance=instance, in_flight=1, streams=1, idle_streams=1, total=1, last_active=100.0)]
+    report = NodeReport(session=1, generation="g1", applied=0, routes=1, capacity=10, counts=counts)
+    await life.world.ceryx.report("node", report)
+    slept, reason = await sleep(life, instance, 1, "stop", really=1, last_active=99.0)
+    assert not slept and "used" in reason
+    assert (await life.world.ceryx.get_route(HOST)).target is not None
+    assert (await sleep(life, instance, 1, "stop", really=1, last_active=100.0))[0]
 
 
 @pytest.mark.parametrize("mode", ["stop", "doze"])

@@ -157,7 +157,8 @@ class StartRequest(BaseModel):
 class SleepRequest(BaseModel):
     """Body of `sleep`, an idle stop: what the sleeper saw when it decided. Anything newer cancels it.
 
-    `revision` is the server's, as it was known then; null: whatever it is by now.
+    `revision` is the server's, as it was known then; null: whatever it is by now. `last_active` (Unix seconds) is what
+    the proxies said: bytes that pass on an open stream change no total.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -166,6 +167,7 @@ class SleepRequest(BaseModel):
     totals: list[NodeTotal]
     mode: Literal["stop", "doze"] = "stop"
     revision: int | None = None
+    last_active: float | None = None
 
 
 class SleepResult(BaseModel):

@@ -190,7 +190,13 @@ class Sleeper:
                 tasks.create_task(self._sleep(followed, server, activity, verdict.mode))
 
     async def _sleep(self, followed: _Followed, server: Server, activity: Activity, mode: Mode) -> None:
-        request = SleepRequest(instance=activity.instance, totals=activity.totals, mode=mode, revision=server.revision)
+        request = SleepRequest(
+            instance=activity.instance,
+            totals=activity.totals,
+            mode=mode,
+            revision=server.revision,
+            last_active=activity.last_active,
+        )
         name = f"{server.owner}/{server.project}"
         pause = LOOK_AGAIN
         try:

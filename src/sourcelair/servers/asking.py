@@ -42,7 +42,7 @@ async def start(worker: Worker, request: StartRequest, wait: float, *, actor: st
         Unavailable: the start failed, or may not be tried again yet, or not without a person.
     """
     deadline = asyncio.get_running_loop().time() + wait
-    failed_before, asked_again = worker.failed_starts, False
+    failed_before, stops_before, asked_again = worker.failed_starts, worker.stops, False
     by_user = request.cause == USER
     while True:
         record = worker.record
@@ -59,6 +59,8 @@ async def start(worker: Worker, request: StartRequest, wait: float, *, actor: st
                 return worker.show()
         elif worker.failed_starts > failed_before:
             raise _failure(record, worker.context.clock())
+        elif worker.stops > stops_before:  # the last word counts; who still waits asks again
+            return worker.show()
         else:
             await _come(worker, request, actor, wait=wait, by_user=by_user)
             by_user = False  # its own failure counts like any other
@@ -167,6 +169,7 @@ async def stop(worker: Worker, wait: float, *, actor: str = "system") -> Server:
 
     def stopped(record: ServerRecord) -> ServerRecord:
         worker.visit = None  # a start that only waits for its turn is called off
+        worker.stops += 1
         return machine.want_asleep(_there(record), "stopped by a user", now, actor=actor)
 
     await worker.update(stopped)

@@ -77,23 +77,25 @@ async def _withdraw(worker: Worker) -> tuple[int, str | None]:
     context, record = worker.context, worker.record
     if worker.sleeping is None:
         return 0, "nobody waits for it"
-    seen = worker.sleeping[0].totals
+    request, instance = worker.sleeping[0], machine.instance_of(record).id
     revision = await worker.publish(None)
     try:
         state = await worker.race(
             context.ceryx.withdrawal(
-                machine.instance_of(record).id,
-                revision,
-                until="acknowledged",
-                wait=context.settings.idle_drain_timeout,
+                instance, revision, until="acknowledged", wait=context.settings.idle_drain_timeout
             ),
             lambda: is_disturbed(worker),
         )
+        reason = why_not(state, request.totals, doze=record.drain == "doze")
+        if reason is None and record.policy.sleep.streams == "flow":
+            (now,) = await worker.race(context.ceryx.activity([instance]), lambda: is_disturbed(worker))
+            if (now.last_active or 0.0) > (request.last_active or 0.0):
+                reason = "somebody used it meanwhile"
     except Interrupted:
         return revision, _what_came(worker)
     except LairError as error:
         return revision, error.detail
-    return revision, why_not(state, seen, doze=record.drain == "doze")
+    return revision, reason
 
 
 async def _end_unused(worker: Worker, revision: int) -> None:

@@ -56,6 +56,8 @@ class Worker(Changes):
         self._step = step
         self.record = record
         self.revision = revision
+        self.stops = 0
+        """Stops that users asked for; a start that was asked for before one of them is over."""
         self.failed_starts = 0
         """Failed starts that this process saw; who waits compares."""
         self.gone = asyncio.Event()

@@ -165,6 +165,7 @@ async def test_only_bytes_keep_a_server_awake(
 ) -> None:
     """From the kernel to the API: an open stream is a visit when it begins, then when something passes on it."""
     monkeypatch.setattr(reports, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(reports, "LATELY", 0.2)
     proxy = await start_proxy()
     server = await serve(Server(echo))
     client = CeryxClient(api.url, "service")

@@ -119,7 +119,7 @@ class Flows:
         """Return the instances on whose streams bytes have passed since the last reading; all where nobody can tell.
 
         Args:
-            flows: all that are open; a new one has no reading before this one.
+            flows: all that are open. Of one without an earlier reading nobody knows: it counts as one that moved.
             keep: the last reading stays the last: this one is only a look.
         """
         try:
@@ -133,4 +133,4 @@ class Flows:
         before = self._passed
         if not keep:
             self._passed = passed
-        return {flow.instance for flow, count in passed.items() if before.get(flow, count) != count}
+        return {flow.instance for flow, count in passed.items() if before.get(flow) != count}

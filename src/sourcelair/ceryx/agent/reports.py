@@ -25,6 +25,9 @@ HEARTBEAT = 1.0
 COUNTS_AT_ONCE = 20_000
 """Counts in one report, of a few megabytes; where more have changed, the rest follows at once."""
 
+LATELY = 3.0
+"""Seconds for which bytes on a stream count as just passed: longer than a report of them is on its way."""
+
 FORGET_AFTER = 60.0
 """Seconds after which a withdrawn instance with nothing in flight is forgotten."""
 
@@ -110,6 +113,8 @@ class Reporter:
         """Tells whether somebody waits for an instance's withdrawal."""
         self._activity = Activity()
         self._flows = Flows()
+        self._flowed: dict[str, float] = {}
+        """When (monotonic) bytes were last seen to pass on an instance's streams."""
         self._generation: str | None = None
         self._resend = True
         self._reporting = asyncio.Lock()
@@ -149,20 +154,25 @@ class Reporter:
         idle = any(counts.idle_streams for counts in readings)
         flowing = await self._flows.moved(await self._engine.flows()) if idle else ()
         now = time.monotonic()
+        self._flowed = {name: at for name, at in self._flowed.items() if now - at < LATELY} | dict.fromkeys(
+            flowing, now
+        )
         self._activity.read(readings, time.time(), now, flowing)
         over = [name for name in withdrawn if name in self._table.withdrawn and self._is_over(name, now)]
         for name in await self._engine.forget(over) if over else ():
             self._activity.seen[name] = _Seen(InstanceCounts(instance=name))
 
     async def flowing(self, instances: Collection[str]) -> set[str]:
-        """Return on which of these instances' streams bytes have passed since the last heartbeat.
+        """Return on which of these instances' streams bytes have passed lately: what was not told yet is among it.
 
         Raises:
             EngineGone: NGINX does not answer.
         """
         if not instances:
             return set()
-        return await self._flows.moved(await self._engine.flows(), keep=True) & set(instances)
+        moved = await self._flows.moved(await self._engine.flows(), keep=True)
+        since = time.monotonic() - LATELY
+        return {name for name in instances if name in moved or self._flowed.get(name, since) > since}
 
     def _is_over(self, instance: str, now: float) -> bool:
         seen = self._activity.seen.get(instance)
