@@ -49,6 +49,7 @@ class Agent:
         self.applied, self.received, self.told, self.reported = 0, 0, {}, None
         yield
         loaded = nginx.hello(session)
+        nginx.look_anew()
         yield
         if not ceryx.up and not loaded and node.file is not None:
             # The last known routes, into an empty table only.

@@ -7,76 +7,82 @@ from typing import TYPE_CHECKING
 from tests.protocol.actors import WAIT, ProtocolViolation, Steps
 from tests.protocol.ceryx import Answer
 from tests.protocol.records import Record, Sleep
-from tests.protocol.sleeping import kept_awake, may_be_open, must_agree
+from tests.protocol.sleeping import is_disturbed, is_wanted, may_be_open, must_agree
 
 if TYPE_CHECKING:
     from tests.protocol.servers import Api
 
 
-def is_newest(api: Api, record: Record, sleep: Sleep) -> bool:
-    """Whether what the sleeper saw is still published, or withdrawn, by the same write.
+def begin_sleep(api: Api, record: Record, sleep: Sleep) -> Steps:
+    """Ask the instance, before a doze too. It has to agree: no answer is a veto."""
+    world, source = api.world, record.source
+    if world.checks and not (world.mutation == "no check before a doze" and sleep.mode == "doze"):
+        yield
+        process = world.machine.instances[sleep.instance]
+        answers = process.listening and not process.frozen
+        sleep.checked = answers and source not in world.vetoes
+        agrees = sleep.checked or (world.mutation == "no answer to the check agrees" and not answers)
+        yield
+        if not agrees or is_disturbed(api, record):
+            del api.sleeps[source]
+            return
+    yield from _drain(api, record, sleep)
+    if record.state != "dozing":  # who asked for a doze is answered when it is frozen
+        api.sleeps.pop(source, None)
 
-    A doze does not change the instance, and its counts are forgotten when it dozes long: totals may look the same.
-    """
-    match api.world.mutation:
-        case "a decision names only the instance and the totals":
-            newest = record.state == "awake" or record.route_revision == sleep.revision
-        case "a stop of what dozes names only the instance":
-            newest = record.state == "dozing" or record.route_revision == sleep.revision
-        case "a stop of what dozes compares the totals" if record.state == "dozing":
-            newest = sleep.totals == api.drained.get(record.source)
-        case _:
-            newest = record.route_revision == sleep.revision
-    return sleep.instance == record.instance and newest
 
-
-def put_to_sleep(api: Api, record: Record, sleep: Sleep) -> Steps:
+def _drain(api: Api, record: Record, sleep: Sleep) -> Steps:
     """Withdraw, and go on only if every node says that nothing is in flight and nothing came since."""
-    machine, source, mutation = api.world.machine, record.source, api.world.mutation
+    machine, mutation = api.world.machine, api.world.mutation
     record.state, record.kind = "draining", "doze" if sleep.mode == "doze" else "idle"
-    api.expired.discard(source)
+    api.expired.discard(record.source)
     assert record.instance is not None
     yield
     yield from api.write(record, publish=False)
     if mutation == "freeze before all acknowledgements" and record.kind == "doze":
         machine.freeze(record.instance)
-    while True:
-        if not machine.alive(record.instance):
-            record.kind = "exit"
-            return
-        if record.stop:
-            record.kind = "explicit"
-            return
-        answer = api.ask(record.instance, record.route_revision)
-        if api.calls.get(source) or source in api.expired or kept_awake(api, record, at_the_end=True):
-            break
-        if answer is None or not answer.acknowledged:
-            yield WAIT
-            continue
-        if not _is_quiet(api, record, answer, sleep):
-            break
+    if (yield from _all_agree(api, record, sleep)):
         if mutation == "freeze, then record it" and record.kind == "doze":
             machine.freeze(record.instance)
         yield
-        if kept_awake(api, record, at_the_end=True):
-            break
-        if machine.alive(record.instance):
+        # Until here the disk may have been slow: what is looked at now is what is stored last.
+        if mutation == "the end of a drain is stored without a look" or not is_disturbed(api, record):
             must_agree(api, record, sleep)
             if api.world.checks and not sleep.checked:
                 raise ProtocolViolation(f"{record.instance} is put to sleep, and did not agree")
-            api.drained[record.source] = answer.totals
             record.state = "dozing" if record.kind == "doze" else "stopping"
-        yield
-        return
+            yield
+            return
     yield
-    if mutation in {"freeze before all acknowledgements", "freeze, then record it"}:
-        machine.thaw(record.instance)
-    yield from api.write(record, publish=True)
-    record.state, record.kind = "awake", ""
+    if not machine.alive(record.instance):
+        record.kind = "exit"
+    elif record.stop:
+        record.kind = "explicit"
+    else:
+        if mutation in {"freeze before all acknowledgements", "freeze, then record it"}:
+            machine.thaw(record.instance)
+        yield from api.write(record, publish=True)
+        record.state, record.kind = "awake", ""
     yield
 
 
-def _is_quiet(api: Api, record: Record, answer: Answer, sleep: Sleep) -> bool:
+def _all_agree(api: Api, record: Record, sleep: Sleep) -> Steps:
+    """Wait for every node; return whether the sleep may go on. What interrupts this counts, even if it is over then."""
+    assert record.instance is not None
+    while True:
+        if is_disturbed(api, record):
+            yield
+            return api.world.mutation == "an interruption that is over goes on" and not is_disturbed(api, record)
+        if record.source in api.expired:
+            return False
+        answer = api.ask(record.instance, record.route_revision)
+        if answer is not None and answer.acknowledged:
+            api.drained[record.source] = answer.totals
+            return _is_quiet(api, answer, sleep)
+        yield WAIT
+
+
+def _is_quiet(api: Api, answer: Answer, sleep: Sleep) -> bool:
     most = may_be_open(api, sleep.mode, answer.streams, answer.idle_streams)
     # Equal as a whole: a generation that the sleeper did not see may hide visits of one that is gone.
     unchanged = answer.totals == sleep.totals or api.world.mutation == "stop whatever the totals"
@@ -88,12 +94,11 @@ def dozing(api: Api, record: Record) -> Steps:
     machine, source, mutation = api.world.machine, record.source, api.world.mutation
     assert record.instance is not None
     process = machine.instances[record.instance]
-    sleep = api.sleeps.pop(source, None)
-    if not process.alive:
-        record.state, record.kind = "stopping", "exit"
-    elif record.stop:
-        record.state, record.kind = "stopping", "explicit"
-    elif api.calls.get(source) or source in api.world.windows:
+    sleep = api.sleeps.get(source)
+    if not process.alive or record.stop:
+        record.state, record.kind = "stopping", "explicit" if process.alive else "exit"
+        api.sleeps.pop(source, None)
+    elif is_wanted(api, record):
         if mutation != "publish before the thaw":
             machine.thaw(record.instance)
         yield
@@ -103,9 +108,7 @@ def dozing(api: Api, record: Record) -> Steps:
             machine.thaw(record.instance)
         record.state, record.kind = "awake", ""
         api.end_calls(record)
-    elif sleep is not None and sleep.mode == "stop" and is_newest(api, record, sleep):
-        must_agree(api, record, sleep)
-        record.state, record.kind = "stopping", "idle"
+        api.sleeps.pop(source, None)
     elif not process.freezing:
         if mutation == "a freeze outlives its sender":
             api.world.send(f"freeze {process.id} late", lambda: machine.freeze(process.id))
@@ -113,6 +116,15 @@ def dozing(api: Api, record: Record) -> Steps:
                 yield WAIT
         else:
             machine.freeze(record.instance)
+    elif sleep is not None and process.frozen and sleep.mode == "doze":
+        del api.sleeps[source]
+    elif sleep is not None and process.frozen:
+        yield  # the disk again
+        disturbed = is_wanted(api, record) or record.stop or not process.alive
+        if mutation == "a stop of what dozes is stored without a look" or not disturbed:
+            must_agree(api, record, sleep)
+            record.state, record.kind = "stopping", "idle"
+            del api.sleeps[source]
     else:
         yield WAIT
         return

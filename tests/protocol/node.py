@@ -57,9 +57,23 @@ class Nginx:
 
     def forget(self, instance: str) -> None:
         """Forget an instance that was withdrawn long ago: should it be published again, it is counted from zero."""
-        withdrawn = all(route.instance != instance for route in self.table.values())
-        if withdrawn and not any(n for (_, i), n in self.in_flight.items() if i == instance):
+        open_ones = [key for key, n in self.in_flight.items() if n and key[1] == instance]
+        if any(route.instance == instance for route in self.table.values()):
+            return
+        if not open_ones or self.world.mutation == "what is in flight is forgotten":
             self.total.pop(instance, None)
+            for key in open_ones:
+                self.in_flight[key] = 0
+
+    def look_anew(self) -> None:
+        """Another agent reads: it can't know whether bytes have flown since its predecessor looked, and says yes."""
+        for stream in self.streams:
+            if self.world.mutation != "a new agent has missed no bytes":
+                stream.flowed = True
+            elif stream.flowed and stream.target is not None and stream.target.instance is not None:
+                stream.flowed = False
+                if (stream.node.name, stream.target.instance) not in self.world.promises:
+                    self.world.machine.instances[stream.target.instance].arrivals += self.world.streams == "flow"
 
 
 class Request:

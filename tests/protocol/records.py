@@ -15,7 +15,9 @@ Totals = dict[tuple[str, int], int]
 
 @dataclass
 class Record:
-    """A server as it is stored. `stop`: an explicit stop was asked for, and is not done yet.
+    """A server as it is stored. `revision` counts its changes; that of its route changes with its route.
+
+    `stop`: an explicit stop was asked for, and is not done yet.
 
     `kept` says what keeps this instance awake: `busy`, `extended`. `ready`: it was awake once. `retry` is the tick from
     which a start may be tried again. `held_down`: a user stopped it inside a window of its schedule.
@@ -34,6 +36,13 @@ class Record:
     retry: int = 0
     given_up: bool = False
     held_down: bool = False
+    revision: int = 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """A change that changes nothing writes nothing."""
+        if name not in {"revision", "route_revision"} and self.__dict__.get(name) != value:
+            self.__dict__["revision"] = self.__dict__.get("revision", 0) + 1
+        self.__dict__[name] = value
 
 
 @dataclass
@@ -56,7 +65,7 @@ class Call:
 
 @dataclass
 class Sleep:
-    """A doze or an idle stop, as Hemera asks for it: the totals and the route's revision that it saw.
+    """A doze or an idle stop, as Hemera asks for it: the record's revision, and the totals that it saw after it.
 
     `arrivals` is the ground truth at that moment; `checked`: the instance itself was asked, and agreed.
     """

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from tests.protocol.actors import WAIT, Actor, ProtocolViolation, Refused, Steps
 from tests.protocol.ceryx import Answer, Route
-from tests.protocol.drains import dozing, draining, is_newest, put_to_sleep
+from tests.protocol.drains import begin_sleep, dozing, draining
 from tests.protocol.ports import release_ports
 from tests.protocol.records import Call, PortRecord, Record, Sleep, Totals
-from tests.protocol.sleeping import in_window, kept_awake
+from tests.protocol.sleeping import in_window
 
 if TYPE_CHECKING:
     from tests.protocol.node import Request
@@ -25,7 +25,10 @@ TRIES = 2
 
 
 class Api:
-    """`records`, `ports` and `issued` are stored; calls, sleeps and deadlines live in memory."""
+    """`records`, `ports` and `issued` are stored; the rest lives in memory.
+
+    `sleeps` are those that were accepted and are not answered, `arrived` says for which servers somebody came since.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -35,6 +38,8 @@ class Api:
         self.up = False
         self.incarnation = 0
         self.calls: dict[str, list[Call]] = {}
+        self.recovered: set[str] = set()
+        self.arrived: set[str] = set()
         self.sleeps: dict[str, Sleep] = {}
         self.drained: dict[str, Totals] = {}
         self.expired: set[str] = set()
@@ -56,14 +61,18 @@ class Api:
         for calls in self.calls.values():
             for call in calls:
                 call.ended = True
-        self.actors, self.calls, self.sleeps, self.drained, self.expired = [], {}, {}, {}, set()
+        self.actors, self.calls, self.sleeps, self.drained = [], {}, {}, {}
+        self.recovered, self.arrived, self.expired = set(), set(), set()
 
     def send_wake(self, node: str, source: str, failed: Route | None, waiters: set[Request]) -> Call:
         """A node's waker call (through Hemera, who keeps nothing)."""
         call = Call(failed, waiters)
-        self.world.send(
-            f"wake {source} from {node}", lambda: self.calls.setdefault(source, []).append(call), lambda: self.up
-        )
+
+        def arrive() -> None:
+            self.calls.setdefault(source, []).append(call)
+            self.arrived.add(source)
+
+        self.world.send(f"wake {source} from {node}", arrive, lambda: self.up)
         return call
 
     def stop(self, source: str, *, by_user: bool = True) -> None:
@@ -85,6 +94,7 @@ class Api:
 
     def _work(self, record: Record) -> Steps:
         yield from self._recover(record)
+        self.recovered.add(record.source)
         while True:
             match record.state:
                 case "asleep":
@@ -115,7 +125,7 @@ class Api:
         found_frozen = machine.alive(instance) and machine.instances[instance].frozen
         if record.state == "dozing" and (not found_frozen or mutation == "recovery publishes what is frozen"):
             cancelled = True
-        thaws = cancelled and (record.kind == "doze" or mutation is None)
+        thaws = cancelled and record.kind == "doze"  # whatever it looks like: a freeze may be under way still
         if mutation == "recovery thaws only what it finds frozen":
             thaws = cancelled and found_frozen
         elif mutation in {"recovery publishes what is frozen", "freeze, then record it"}:
@@ -205,22 +215,24 @@ class Api:
 
     def _awake(self, record: Record) -> Steps:
         assert record.instance is not None
-        sleep = self.sleeps.pop(record.source, None)
-        calls = self.calls.get(record.source, [])
+        sleep, calls = self.sleeps.get(record.source), self.calls.get(record.source, [])
         failed = [call.failed for call in calls if call.failed is not None and call.failed.instance == record.instance]
         if not self.world.machine.alive(record.instance):
             record.state, record.kind = "draining", "exit"
+            self.sleeps.pop(record.source, None)
         elif record.stop:
             record.state, record.kind = "draining", "explicit"
+            self.sleeps.pop(record.source, None)
         elif any(entry.revision >= record.route_revision for entry in failed):
             # It lives and does not listen: the same instance again, once it does; never a second one.
             record.state = "starting"
+            self.sleeps.pop(record.source, None)
             yield
             yield from self.write(record, publish=False)
         elif calls:
             self.end_calls(record)
-        elif sleep is not None and is_newest(self, record, sleep) and not kept_awake(self, record):
-            yield from put_to_sleep(self, record, sleep)
+        elif sleep is not None:
+            yield from begin_sleep(self, record, sleep)
         else:
             yield WAIT
             return

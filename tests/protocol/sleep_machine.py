@@ -11,6 +11,7 @@ from tests.protocol.machine import NODES, SOURCES, WORKERS, ProtocolMachine
 from tests.protocol.sleeping import keep, look
 
 MODES = st.sampled_from(["doze", "doze", "stop"])
+COMES = st.sampled_from(["busy", "extended", "window", "visit", "stop", "end"])
 
 
 class SleepMachine(ProtocolMachine):
@@ -34,21 +35,29 @@ class SleepMachine(ProtocolMachine):
         self.whole_visit(node, 0, source)
         self.sleeper(source, "doze", settle=True)
 
-    @rule(source=SOURCES, mode=MODES, doze=st.booleans(), forgotten=st.booleans(), again=st.booleans())
-    def old_decision(self, source: str, mode: str, doze: bool, forgotten: bool, again: bool) -> None:
-        """Section 5: a sleeper is paused with its decision made, and goes on when all changed, or looks the same."""
-        self.world.holding.add("sleep")
-        self.sleeper(source, mode, settle=True)
-        self.world.holding.discard("sleep")
-        if doze:
-            self.sleeper(source, "doze", settle=True)
+    @rule(source=SOURCES, mode=MODES, decided=st.booleans(), forgotten=st.booleans(), again=st.booleans())
+    def old_decision(self, source: str, mode: str, decided: bool, forgotten: bool, again: bool) -> None:
+        """Section 5: a sleeper is paused as it looks, or with its decision made; it goes on when all looks the same."""
+        self._pause_sleeper(source, mode, decided)
+        self.sleeper(source, "doze", settle=True)
         if forgotten:
             self.counts_are_forgotten(source)
         self.whole_visit(0, 0, source)
         if again:
             self.sleeper(source, "doze", settle=True)
-        self._release("sleep")
+        self._release("sleep" if decided else "look")
         self.world.settle()
+
+    def _pause_sleeper(self, source: str, mode: str, decided: bool) -> None:
+        if decided:
+            self.world.holding.add("sleep")
+            self.sleeper(source, mode, settle=True)
+            self.world.holding.discard("sleep")
+        else:
+            actor = self.world.spawn(f"look {source}", look(self.world.api, source, mode))
+            actor.step()
+            actor.step()  # it has read the counts
+            actor.frozen = True
 
     @rule(source=SOURCES, mode=MODES, flows=st.booleans())
     def sleeps_under_a_stream(self, source: str, mode: str, flows: bool) -> None:
@@ -67,32 +76,52 @@ class SleepMachine(ProtocolMachine):
             if actor.name.startswith(f"{kind} "):
                 actor.frozen = False
 
-    @rule(source=SOURCES, mode=MODES, then=st.sampled_from(["busy", "extended", "window", "visit", "stop", "end"]))
-    def meets_a_drain(self, source: str, mode: str, then: str) -> None:
-        """Section 5: something comes while a drain waits for its withdrawal, which is late."""
+    @rule(source=SOURCES, mode=MODES, then=COMES, over=st.booleans())
+    def meets_a_drain(self, source: str, mode: str, then: str, over: bool) -> None:
+        """Section 5: something comes while a drain waits for its withdrawal, which is late; it may be over at once."""
         self.world.holding.add("apply")
         self.sleeper(source, mode, settle=True)
         self.world.holding.discard("apply")
+        self._comes(source, then)
+        if over:
+            self._rounds(1)
+            self.kept_no_longer(source)
+            self.window(source, opens=False)
+            self.world.settle()
+        self._release("apply")
+
+    def _comes(self, source: str, then: str) -> None:
         match then:
             case "busy" | "extended":
-                self.kept(source, then, settle=True)
+                self.kept(source, then, settle=False)
+                self._rounds(1)
             case "window":
                 self.window(source, opens=True)
             case "visit":
-                self.whole_visit(0, 0, source)
+                self.visit(0, 0, source, 6)
             case "stop":
                 self.world.api.stop(source)
             case "end":
                 self.instance_ends(source)
-        self._release("apply")
+
+    def _rounds(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for actor in [actor for actor in self.world.actors if not actor.frozen]:
+                actor.step()
+
+    @rule(source=SOURCES, mode=MODES, rounds=st.integers(1, 30), then=COMES)
+    def comes_in_a_drain(self, source: str, mode: str, rounds: int, then: str) -> None:
+        """Section 5: something comes some way into a drain, a doze or a stop of what dozes."""
+        self.sleeper(source, mode, settle=False)
+        self._rounds(rounds)
+        self._comes(source, then)
+        self.world.settle()
 
     @rule(source=SOURCES, mode=MODES, rounds=st.integers(1, 30))
     def crash_in_a_drain(self, source: str, mode: str, rounds: int) -> None:
         """Sections 5 and 7: the API is killed some way into a drain, a doze or a thaw, and comes back."""
         self.sleeper(source, mode, settle=False)
-        for _ in range(rounds):
-            for actor in [actor for actor in self.world.actors if not actor.frozen]:
-                actor.step()
+        self._rounds(rounds)
         self.api_is_replaced()
 
     @rule(source=SOURCES)
@@ -109,7 +138,7 @@ class SleepMachine(ProtocolMachine):
     def counts_are_forgotten(self, source: str) -> None:
         """Section 4: long after a withdrawal the nodes forget an instance's counts; nobody waits for it any more."""
         record = self.world.api.records[source]
-        if record.state == "dozing" and record.instance is not None:
+        if record.state in {"dozing", "starting"} and record.instance is not None:
             for node in self.world.nodes:
                 node.nginx.forget(record.instance)
 
@@ -140,7 +169,7 @@ class SleepMachine(ProtocolMachine):
     @rule(source=SOURCES)
     def kept_no_longer(self, source: str) -> None:
         """Section 5: that time is over, or the clock jumped."""
-        self.world.api.records[source].kept.clear()
+        self.world.api.records[source].kept = set()
 
     @rule(source=SOURCES, opens=st.booleans())
     def window(self, source: str, opens: bool) -> None:

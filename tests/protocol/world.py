@@ -153,7 +153,7 @@ class World(Scheduler):
     def _check_stops(self) -> None:
         """What dozes for long is stopped in the end, whatever the nodes have forgotten of it."""
         for source, record in self.api.records.items():
-            record.kept.clear()
+            record.kept = set()
             self.windows.discard(source)
             self.vetoes.discard(source)
             for mode in ("doze", "stop"):
@@ -175,6 +175,8 @@ class World(Scheduler):
                 raise ProtocolViolation(f"{record} comes to no end")
             if source in self.windows and record.state != "awake" and not record.held_down:
                 raise ProtocolViolation(f"{record} is in a window of its schedule")
+            if record.state == "dozing" and record.kept:
+                raise ProtocolViolation(f"{record} dozes, and is kept awake")
             if record.state == "dozing" and not self.machine.instances[record.instance or ""].frozen:
                 raise ProtocolViolation(f"{record} is not frozen")
 
