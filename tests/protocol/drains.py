@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.protocol.actors import WAIT, ProtocolViolation, Steps
+from tests.protocol.actors import WAIT, ProtocolViolation, Refused, Steps
 from tests.protocol.ceryx import Answer
 from tests.protocol.records import Record, Sleep
 from tests.protocol.sleeping import is_disturbed, is_wanted, may_be_open, must_agree
@@ -44,14 +44,7 @@ def _drain(api: Api, record: Record, sleep: Sleep) -> Steps:
     if (yield from _all_agree(api, record, sleep)):
         if mutation == "freeze, then record it" and record.kind == "doze":
             machine.freeze(record.instance)
-        yield
-        # Until here the disk may have been slow: what is looked at now is what is stored last.
-        if mutation == "the end of a drain is stored without a look" or not is_disturbed(api, record):
-            must_agree(api, record, sleep)
-            if api.world.checks and not sleep.checked:
-                raise ProtocolViolation(f"{record.instance} is put to sleep, and did not agree")
-            record.state = "dozing" if record.kind == "doze" else "stopping"
-            yield
+        if (yield from _store(api, record, sleep, "the end of a drain is stored without a look")):
             return
     yield
     if not machine.alive(record.instance):
@@ -64,6 +57,34 @@ def _drain(api: Api, record: Record, sleep: Sleep) -> Steps:
         yield from api.write(record, publish=True)
         record.state, record.kind = "awake", ""
     yield
+
+
+def _store(api: Api, record: Record, sleep: Sleep, mistake: str) -> Steps:
+    """Store that it sleeps, on a disk that may be slow; return whether that was done.
+
+    What comes in the way is looked at in the very step that stores it. What was on its way dies with its process.
+    """
+    source, incarnation = record.source, api.incarnation
+    comes = is_wanted if record.state == "dozing" else is_disturbed
+
+    def end() -> None:
+        gone = record.stop or not api.world.machine.alive(sleep.instance)
+        if incarnation != api.incarnation or (api.world.mutation != mistake and (gone or comes(api, record))):
+            raise Refused("something came")
+        must_agree(api, record, sleep)
+        if api.world.checks and not sleep.checked and record.state == "draining":
+            raise ProtocolViolation(f"{sleep.instance} is put to sleep, and did not agree")
+        if record.state == "draining" and record.kind == "doze":
+            record.state = "dozing"
+        else:
+            record.state, record.kind = "stopping", "idle"
+            api.sleeps.pop(source, None)
+
+    try:
+        yield from api.world.call(f"store {source}", end)
+    except Refused:
+        return False
+    return True
 
 
 def _all_agree(api: Api, record: Record, sleep: Sleep) -> Steps:
@@ -119,12 +140,7 @@ def dozing(api: Api, record: Record) -> Steps:
     elif sleep is not None and process.frozen and sleep.mode == "doze":
         del api.sleeps[source]
     elif sleep is not None and process.frozen:
-        yield  # the disk again
-        disturbed = is_wanted(api, record) or record.stop or not process.alive
-        if mutation == "a stop of what dozes is stored without a look" or not disturbed:
-            must_agree(api, record, sleep)
-            record.state, record.kind = "stopping", "idle"
-            del api.sleeps[source]
+        yield from _store(api, record, sleep, "a stop of what dozes is stored without a look")
     else:
         yield WAIT
         return

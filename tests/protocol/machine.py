@@ -74,7 +74,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         """Section 9: any actor, or any message, may pause between any two steps."""
         self.world.actors[index % len(self.world.actors)].frozen = True
 
-    @rule(kind=st.sampled_from(["write", "start", "apply", "ack", "report", "register", "sleep"]))
+    @rule(kind=st.sampled_from(["write", "start", "apply", "ack", "report", "register", "sleep", "store"]))
     def hold_next(self, kind: str) -> None:
         """Section 2: the next message of this kind is stuck on its way, and its sender may be dead when it arrives."""
         self.world.holding.add(kind)
@@ -168,6 +168,48 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.world.holding.add("apply")
         self.whole_visit(node, worker, source)
         self.agent_is_replaced(node, nginx=False, store=False)
+
+    @rule(source=SOURCES, kind=st.sampled_from(["start", "write"]))
+    def message_is_late(self, source: str, kind: str) -> None:
+        """Sections 2 and 7: the API is killed while a start or a publication is on its way, which arrives later."""
+        self.world.api.stop(source)
+        self.world.settle()
+        self.world.holding.add(kind)
+        self.whole_visit(0, 0, source)
+        self.world.holding.discard(kind)
+        self.api_is_replaced()
+        self.explicit_stop(source, settle=True)
+        self.release(kind)
+        self.world.settle()
+
+    @rule(node=NODES, source=SOURCES)
+    def node_starts_from_its_disk(self, node: int, source: str) -> None:
+        """Section 4: a node comes back while the store is down, and knows what it has acknowledged."""
+        self.whole_visit(node, 0, source)
+        self.idle(source, settle=True)
+        self.agent_is_replaced(node, nginx=True, store=True)
+
+    @rule(source=SOURCES)
+    def acknowledgement_is_late(self, source: str) -> None:
+        """Section 4: one of a drain that a visitor cancelled comes late, and the next withdrawal is late too."""
+        self.whole_visit(0, 0, source)
+        self.world.holding.add("ack")
+        self.idle(source, settle=True)
+        self.world.holding.discard("ack")
+        self.whole_visit(0, 0, source)
+        self.release("ack")
+        self.stalled_visit(0, 0, source, 5)
+        self.world.holding.add("apply")
+        self.explicit_stop(source, settle=True)
+        self.world.holding.discard("apply")
+        self.release("apply")
+        self.world.settle()
+
+    def release(self, kind: str) -> None:
+        """Messages of one kind that were stuck go on."""
+        for actor in self.world.actors:
+            if actor.name.startswith(f"{kind} "):
+                actor.frozen = False
 
     @rule(source=SOURCES)
     def instance_ends(self, source: str) -> None:

@@ -38,6 +38,10 @@ class SleepMachine(ProtocolMachine):
     @rule(source=SOURCES, mode=MODES, decided=st.booleans(), forgotten=st.booleans(), again=st.booleans())
     def old_decision(self, source: str, mode: str, decided: bool, forgotten: bool, again: bool) -> None:
         """Section 5: a sleeper is paused as it looks, or with its decision made; it goes on when all looks the same."""
+        self.explicit_stop(source, settle=True)
+        self.whole_visit(0, 0, source)
+        if again:
+            self.sleeper(source, "doze", settle=True)
         self._pause_sleeper(source, mode, decided)
         self.sleeper(source, "doze", settle=True)
         if forgotten:
@@ -45,7 +49,7 @@ class SleepMachine(ProtocolMachine):
         self.whole_visit(0, 0, source)
         if again:
             self.sleeper(source, "doze", settle=True)
-        self._release("sleep" if decided else "look")
+        self.release("sleep" if decided else "look")
         self.world.settle()
 
     def _pause_sleeper(self, source: str, mode: str, decided: bool) -> None:
@@ -59,36 +63,68 @@ class SleepMachine(ProtocolMachine):
             actor.step()  # it has read the counts
             actor.frozen = True
 
-    @rule(source=SOURCES, mode=MODES, flows=st.booleans())
-    def sleeps_under_a_stream(self, source: str, mode: str, flows: bool) -> None:
-        """Section 5: a stream is open when a sleeper looks, and bytes may flow in it until its decision arrives."""
+    @rule(source=SOURCES, mode=st.sampled_from(["stop", "stop", "doze"]), flows=st.booleans(), missed=st.booleans())
+    def sleeps_under_a_stream(self, source: str, mode: str, flows: bool, missed: bool) -> None:
+        """Section 3: a stream is open when a sleeper looks, and bytes may flow in it until its decision arrives.
+
+        `missed`: the node's agent is replaced before it has seen them.
+        """
         self.stream(0, 0, source)
-        self.world.holding.add("sleep")
-        self.sleeper(source, mode, settle=True)
-        self.world.holding.discard("sleep")
+        self._pause_sleeper(source, mode, decided=True)
         if flows:
-            self.bytes_flow(source, leaves=False, settle=True)
-        self._release("sleep")
+            self.bytes_flow(source, leaves=False, settle=not missed)
+        if missed:
+            self.agent_is_replaced(0, nginx=False, store=False)
+        self.release("sleep")
         self.world.settle()
 
-    def _release(self, kind: str) -> None:
-        for actor in self.world.actors:
-            if actor.name.startswith(f"{kind} "):
-                actor.frozen = False
+    @rule(source=SOURCES, steps=st.integers(2, 4))
+    def forgets_under_a_request(self, source: str, steps: int) -> None:
+        """Section 4: a request that was counted stalls while its instance is withdrawn, and a node wants to forget."""
+        instance = self.world.api.records[source].instance
+        self.stalled_visit(0, 0, source, steps)
+        self.explicit_stop(source, settle=True)
+        for node in self.world.nodes:
+            node.nginx.forget(instance or "")
+        self.time_passes(settle=True)
 
-    @rule(source=SOURCES, mode=MODES, then=COMES, over=st.booleans())
-    def meets_a_drain(self, source: str, mode: str, then: str, over: bool) -> None:
-        """Section 5: something comes while a drain waits for its withdrawal, which is late; it may be over at once."""
+    @rule(source=SOURCES, mode=MODES, then=COMES)
+    def meets_a_drain(self, source: str, mode: str, then: str) -> None:
+        """Section 5: something comes while a drain waits for its withdrawal, which is late."""
         self.world.holding.add("apply")
         self.sleeper(source, mode, settle=True)
         self.world.holding.discard("apply")
         self._comes(source, then)
-        if over:
-            self._rounds(1)
-            self.kept_no_longer(source)
-            self.window(source, opens=False)
-            self.world.settle()
-        self._release("apply")
+        self.release("apply")
+
+    @rule(source=SOURCES, mode=MODES, then=st.sampled_from(["busy", "window"]))
+    def meets_a_drain_and_is_over(self, source: str, mode: str, then: str) -> None:
+        """Section 5: what kept it awake while a drain waits is over at once, while visitors still come."""
+        self.whole_visit(0, 0, source)
+        self.world.holding.add("apply")
+        self.sleeper(source, mode, settle=True)
+        self.world.holding.discard("apply")
+        self._comes(source, then)
+        self._rounds(1)
+        self.kept_no_longer(source)
+        self.window(source, opens=False)
+        self.whole_visit(0, 0, source)
+        self.release("apply")
+
+    @rule(source=SOURCES, mode=st.sampled_from(["stop what dozes", "doze", "stop"]), then=COMES)
+    def meets_a_slow_disk(self, source: str, mode: str, then: str) -> None:
+        """Section 5: something comes while the end of a drain, or the stop of what dozes, waits for the disk."""
+        self.whole_visit(0, 0, source)
+        if mode == "stop what dozes":
+            self.sleeper(source, "doze", settle=True)
+            mode = "stop"
+        self.world.holding.add("store")
+        self.sleeper(source, mode, settle=True)
+        self.world.holding.discard("store")
+        self._comes(source, then)
+        self.world.settle()
+        self.release("store")
+        self.world.settle()
 
     def _comes(self, source: str, then: str) -> None:
         match then:
@@ -109,14 +145,6 @@ class SleepMachine(ProtocolMachine):
             for actor in [actor for actor in self.world.actors if not actor.frozen]:
                 actor.step()
 
-    @rule(source=SOURCES, mode=MODES, rounds=st.integers(1, 30), then=COMES)
-    def comes_in_a_drain(self, source: str, mode: str, rounds: int, then: str) -> None:
-        """Section 5: something comes some way into a drain, a doze or a stop of what dozes."""
-        self.sleeper(source, mode, settle=False)
-        self._rounds(rounds)
-        self._comes(source, then)
-        self.world.settle()
-
     @rule(source=SOURCES, mode=MODES, rounds=st.integers(1, 30))
     def crash_in_a_drain(self, source: str, mode: str, rounds: int) -> None:
         """Sections 5 and 7: the API is killed some way into a drain, a doze or a thaw, and comes back."""
@@ -131,7 +159,7 @@ class SleepMachine(ProtocolMachine):
         self.sleeper(source, "doze", settle=True)
         self.world.holding.discard("freeze")
         self.api_is_replaced()
-        self._release("freeze")
+        self.release("freeze")
         self.world.settle()
 
     @rule(source=SOURCES)

@@ -15,7 +15,7 @@ from tests.protocol.test_protocol import QUICK
 
 FIND = settings(
     QUICK,
-    max_examples=8000,
+    max_examples=2000,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
