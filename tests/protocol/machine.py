@@ -189,6 +189,15 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.idle(source, settle=True)
         self.agent_is_replaced(node, nginx=True, store=True)
 
+    @rule(source=SOURCES, steps=st.integers(1, 4))
+    def stalls_over_a_stop(self, source: str, steps: int) -> None:
+        """Sections 3 and 5: a request stalls between two steps while its server is stopped, and goes on."""
+        self.whole_visit(0, 0, source)
+        self.stalled_visit(0, 0, source, steps)
+        self.explicit_stop(source, settle=True)
+        self.release("request")
+        self.world.settle()
+
     @rule(source=SOURCES)
     def acknowledgement_is_late(self, source: str) -> None:
         """Section 4: one of a drain that a visitor cancelled comes late, and the next withdrawal is late too."""

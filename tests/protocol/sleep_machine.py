@@ -10,14 +10,14 @@ from hypothesis.stateful import initialize, rule
 from tests.protocol.machine import NODES, SOURCES, WORKERS, ProtocolMachine
 from tests.protocol.sleeping import keep, look
 
-MODES = st.sampled_from(["doze", "doze", "stop"])
+MODES = st.sampled_from(["doze", "stop"])
 COMES = st.sampled_from(["busy", "extended", "window", "visit", "stop", "end"])
 
 
 class SleepMachine(ProtocolMachine):
     """Any order of these rules too."""
 
-    @initialize(streams=st.sampled_from(["always", "never", "flow"]), checks=st.booleans())
+    @initialize(streams=st.sampled_from(["always", "never", "flow", "flow"]), checks=st.booleans())
     def policy(self, streams: str, checks: bool) -> None:
         """Section 5: what is said of streams, and whether instances are asked before they are stopped."""
         self.world.streams, self.world.checks = streams, checks
@@ -63,17 +63,17 @@ class SleepMachine(ProtocolMachine):
             actor.step()  # it has read the counts
             actor.frozen = True
 
-    @rule(source=SOURCES, mode=st.sampled_from(["stop", "stop", "doze"]), flows=st.booleans(), missed=st.booleans())
-    def sleeps_under_a_stream(self, source: str, mode: str, flows: bool, missed: bool) -> None:
+    @rule(source=SOURCES, mode=MODES, then=st.sampled_from(["quiet", "flows", "missed"]))
+    def sleeps_under_a_stream(self, source: str, mode: str, then: str) -> None:
         """Section 3: a stream is open when a sleeper looks, and bytes may flow in it until its decision arrives.
 
         `missed`: the node's agent is replaced before it has seen them.
         """
         self.stream(0, 0, source)
         self._pause_sleeper(source, mode, decided=True)
-        if flows:
-            self.bytes_flow(source, leaves=False, settle=not missed)
-        if missed:
+        if then != "quiet":
+            self.bytes_flow(source, leaves=False, settle=then == "flows")
+        if then == "missed":
             self.agent_is_replaced(0, nginx=False, store=False)
         self.release("sleep")
         self.world.settle()
@@ -216,6 +216,8 @@ class SleepMachine(ProtocolMachine):
     @rule(source=SOURCES, deaf=st.booleans())
     def is_asked(self, source: str, deaf: bool) -> None:
         """Section 5: an instance is asked whether it may sleep, and may be one that just reloads."""
+        self.listener(source, deaf=False)
+        self.whole_visit(0, 0, source)
         self.listener(source, deaf)
         self.sleeper(source, "stop", settle=True)
 
