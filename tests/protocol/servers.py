@@ -116,10 +116,8 @@ class Api:
         instance = record.instance or ""
         if record.state == "starting" and machine.void(instance):
             record.state, record.kind = "draining", "explicit"  # it never ran: no failure of its own
-        elif record.state in {"starting", "awake"} and not machine.alive(instance):
-            record.state, record.kind = "draining", "exit"
-        elif record.state == "dozing" and not machine.alive(instance):
-            record.state, record.kind = "stopping", "exit"
+        elif record.state in {"starting", "awake", "dozing"} and not machine.alive(instance):
+            record.state, record.kind = "draining", "exit"  # withdrawn first: its publication may be on its way still
         yield
         cancelled = record.state == "draining" and record.kind in {"idle", "doze"}
         found_frozen = machine.alive(instance) and machine.instances[instance].frozen
