@@ -141,13 +141,8 @@ async def sleep(
 ) -> tuple[bool, str]:
     """Ask it to sleep, with what a sleeper saw; the node says how many there really were, once it is asked."""
     totals = [NodeTotal(node="node", generation="g1", total=seen)]
-    asked = asyncio.ensure_future(
-        life.client.sleep(
-            "demo",
-            "blog",
-            SleepRequest(instance=instance, totals=totals, mode=mode, revision=revision, last_active=last_active),
-        )
-    )
+    request = SleepRequest(instance=instance, totals=totals, mode=mode, revision=revision, last_active=last_active)
+    asked = asyncio.ensure_future(life.client.sleep("demo", "blog", request))
     worker = life.service.worker("demo", "blog")
     while really is not None and not asked.done() and worker.record.state == "awake":
         await asyncio.wait({asked, asyncio.ensure_future(worker.change())}, return_when=asyncio.FIRST_COMPLETED)
