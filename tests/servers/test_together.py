@@ -12,7 +12,7 @@ from tests.servers.world import Life, World, error_of
 from sourcelair.client.servers import Server, ServerInput, Spec, StartRequest
 from sourcelair.errors import Conflict, LairError, NotFound
 from sourcelair.servers import asking, machine
-from sourcelair.servers.records import HostRecord, ServerRecord, decode, encode
+from sourcelair.servers.records import HostRecord, InstanceRecord, ServerRecord, decode, encode
 from sourcelair.store import open_store
 from sourcelair.store.base import Operation
 
@@ -247,3 +247,30 @@ async def test_what_is_just_forgotten_is_not_found(life: Life, monkeypatch: pyte
     assert asked
     for result in await asyncio.gather(*asked, return_exceptions=True):
         assert isinstance(result, NotFound)
+
+
+async def test_a_start_that_was_asked_for_before_a_stop_is_over(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its visitors were let in as soon as the route was there: nobody is left who would want another instance."""
+    await life.create()
+    worker = life.service.worker("demo", "blog")
+    published, go_on, publish = asyncio.Event(), asyncio.Event(), worker.publish
+
+    async def slowly(instance: InstanceRecord | None) -> int:
+        revision = await publish(instance)
+        if instance is not None:
+            published.set()
+            await go_on.wait()
+        return revision
+
+    monkeypatch.setattr(worker, "publish", slowly)
+    starting = asyncio.ensure_future(life.client.start("demo", "blog", VISIT, wait=5))
+    await published.wait()
+    stopping = asyncio.ensure_future(life.client.stop("demo", "blog", wait=5))
+    while not worker.stop_asked:
+        await worker.change()
+    go_on.set()
+    await asyncio.gather(starting, stopping)
+    async with asyncio.timeout(5):
+        await life.until("asleep")
+    assert (worker.record.desired, worker.visit) == ("asleep", None)
+    assert life.world.driver.count("start") == 1
