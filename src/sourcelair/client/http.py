@@ -108,7 +108,6 @@ class ApiClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
-        self._is_within = within is not None
         self._asked = self._http
         """What requests go through that are no streams."""
         if within is not None:
@@ -162,7 +161,8 @@ class ApiClient:
         if body is not None:
             content = json.dumps(body).encode()
         try:
-            async with asyncio.timeout(patience if self._is_within else None):  # no connection has one there
+            # Where there is no connection, nothing else has a time-out.
+            async with asyncio.timeout(None if self._asked is self._http else patience):
                 response = await self._asked.request(
                     method,
                     path,

@@ -15,7 +15,7 @@ import contextlib
 from sourcelair.client.servers import Timing
 from sourcelair.servers import machine
 from sourcelair.servers.changes import Interrupted
-from sourcelair.servers.drains import begin_explicit
+from sourcelair.servers.drains import begin_exit, begin_explicit
 from sourcelair.servers.lifetimes import live
 from sourcelair.servers.reasons import why_running
 from sourcelair.servers.records import ServerRecord
@@ -41,7 +41,7 @@ async def doze(worker: Worker) -> None:
     """Freeze it, and wait for whatever ends this."""
     context = worker.context
     if worker.exited or worker.found is None:
-        await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
+        await begin_exit(worker)
         worker.end_sleep("it ended by itself")
     elif worker.stop_asked:
         await begin_explicit(worker)

@@ -44,6 +44,11 @@ async def begin_explicit(worker: Worker) -> None:
     await worker.update(lambda record: machine.begin_drain(record, "explicit", context.clock(), timeout))
 
 
+async def begin_exit(worker: Worker) -> None:
+    """Begin to withdraw an instance that ended by itself: it has nothing to wait for."""
+    await worker.update(lambda record: machine.begin_drain(record, "exit", worker.context.clock(), 0))
+
+
 async def _begin_stopping(worker: Worker, revision: int) -> None:
     await worker.update(
         lambda record: machine.begin_stopping(record, worker.context.clock()).model_copy(
@@ -61,7 +66,7 @@ async def _drain_unused(worker: Worker) -> None:
             return
         reason = _what_came(worker)
     if worker.exited:
-        await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
+        await begin_exit(worker)
     elif worker.stop_asked:
         await begin_explicit(worker)
     else:

@@ -11,6 +11,7 @@ from sourcelair.client.servers import Timing
 from sourcelair.errors import Unavailable
 from sourcelair.servers import machine, readiness
 from sourcelair.servers.changes import Interrupted
+from sourcelair.servers.drains import begin_exit
 from sourcelair.servers.drivers.base import ExitStatus, Found, StartFailed, StartVoided
 from sourcelair.servers.ends import end
 from sourcelair.servers.ports import port_key
@@ -84,7 +85,7 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
     record, context, found = worker.record, worker.context, worker.found
     instance = machine.instance_of(record)
     if found is None:
-        await worker.update(lambda record: machine.begin_drain(record, "exit", context.clock(), 0))
+        await begin_exit(worker)
         return
     timeout = _start_timeout(worker)
     said = [f"it did not listen on port {instance.port}"]

@@ -10,7 +10,7 @@ from sourcelair.servers import machine
 from sourcelair.servers.backoff import held_back
 from sourcelair.servers.changes import Interrupted
 from sourcelair.servers.dozes import doze, resume
-from sourcelair.servers.drains import begin_explicit, drain
+from sourcelair.servers.drains import begin_exit, begin_explicit, drain
 from sourcelair.servers.drivers.process import logs
 from sourcelair.servers.ends import stop
 from sourcelair.servers.lifetimes import live
@@ -82,7 +82,7 @@ async def recover(worker: Worker) -> None:
         return
     if found is None:
         await worker.publish(None)
-        await worker.update(lambda record: machine.begin_drain(record, "exit", now, 0))
+        await begin_exit(worker)
         return
     if worker.frozen and not await resume(worker):  # nobody is sent to what stands still
         await worker.publish(None)
@@ -128,7 +128,7 @@ async def stay_awake(worker: Worker) -> None:
     if worker.stop_asked:
         await begin_explicit(worker)
     elif worker.exited or worker.found is None:
-        await worker.update(lambda record: machine.begin_drain(record, "exit", now, 0))
+        await begin_exit(worker)
     elif worker.relisten:
         await worker.update(lambda record: machine.begin_relisten(record, now))
         await worker.publish(None)
