@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -68,22 +67,6 @@ SHARING = """
     os.wait()
     sys.exit(1)
 """
-
-
-@pytest.fixture
-async def subject(tmp_path: Path) -> AsyncIterator[ProcessSubject]:
-    """The driver with the cgroups that this machine has."""
-    subject = ProcessSubject(tmp_path)
-    yield subject
-    await subject.close()
-
-
-@pytest.fixture
-async def bare(tmp_path: Path) -> AsyncIterator[BareSubject]:
-    """The driver without cgroups."""
-    subject = BareSubject(tmp_path)
-    yield subject
-    await subject.close()
 
 
 async def run(driver: ProcessDriver, order: StartOrder) -> tuple[Found, ExitStatus]:

@@ -9,8 +9,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -21,22 +19,6 @@ from sourcelair.servers.drivers.base import Found, StartFailed, StartOrder
 from sourcelair.servers.drivers.process import ProcessDriver
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def subject(tmp_path: Path) -> AsyncIterator[ProcessSubject]:
-    """The driver with the cgroups that this machine has."""
-    subject = ProcessSubject(tmp_path)
-    yield subject
-    await subject.close()
-
-
-@pytest.fixture
-async def bare(tmp_path: Path) -> AsyncIterator[BareSubject]:
-    """The driver without cgroups."""
-    subject = BareSubject(tmp_path)
-    yield subject
-    await subject.close()
 
 
 async def output_of(subject: ProcessSubject, order: StartOrder) -> str:
