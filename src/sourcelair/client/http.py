@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 from starlette.types import ASGIApp
 
+from sourcelair.client.within import Within
 from sourcelair.errors import PROBLEM_JSON, InvalidInput, LairError, Unreachable, from_problem
 
 CONNECT_TIMEOUT = 5.0
@@ -108,13 +109,7 @@ class ApiClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
-        self._asked = self._http
-        """What requests go through that are no streams."""
-        if within is not None:
-            straight = httpx.ASGITransport(within, raise_app_exceptions=False)
-            self._asked = httpx.AsyncClient(
-                base_url=self.base_url, headers=headers, transport=straight, trust_env=False
-            )
+        self._within = None if within is None else Within(within, self.base_url, headers)
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +122,6 @@ class ApiClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
-        await self._asked.aclose()
 
     async def request(
         self,
@@ -160,19 +154,18 @@ class ApiClient:
             patience = self._patience + float((params or {}).get("wait") or 0.0)
         if body is not None:
             content = json.dumps(body).encode()
+        params = {name: value for name, value in (params or {}).items() if value is not None}
+        headers = {**({"Content-Type": "application/json"} if content is not None else {}), **(headers or {})}
         try:
-            # Where there is no connection, nothing else has a time-out.
-            async with asyncio.timeout(None if self._asked is self._http else patience):
-                response = await self._asked.request(
-                    method,
-                    path,
-                    content=content,
-                    params={k: v for k, v in (params or {}).items() if v is not None},
-                    headers={
-                        **({"Content-Type": "application/json"} if content is not None else {}),
-                        **(headers or {}),
-                    },
-                    timeout=httpx.Timeout(patience, connect=CONNECT_TIMEOUT, pool=None),
+            if self._within is not None:
+                async with asyncio.timeout(patience):
+                    response = await self._within.request(
+                        method, path, content=content or b"", params=params, headers=headers
+                    )
+            else:
+                timeout = httpx.Timeout(patience, connect=CONNECT_TIMEOUT, pool=None)
+                response = await self._http.request(
+                    method, path, content=content, params=params, headers=headers, timeout=timeout
                 )
         except (httpx.TransportError, TimeoutError) as error:
             raise self._unreachable(error) from error

@@ -9,7 +9,7 @@ from sourcelair.client.servers import Readiness
 from sourcelair.servers.drivers.base import Driver, Found, Listener
 from sourcelair.servers.probing import NoAnswer, ask
 
-FIRST_LOOK, LONGEST_LOOK, LATER = 0.002, 0.02, 0.01
+FIRST_LOOK, LONGEST_LOOK, LATER = 0.001, 0.02, 0.01
 """Seconds between looks for the listener, which sends no event: at least, at most, and as a part of what it took."""
 
 FIRST_PROBE, LONGEST_PROBE = 0.005, 0.1

@@ -108,6 +108,7 @@ function _M.serve()
         return ngx.exit(404)
     end
     local status, answer = lock.with(act, action, session, body())
+    crowds.look()
     ngx.status = status
     ngx.header["Content-Length"] = #answer
     ngx.print(answer)

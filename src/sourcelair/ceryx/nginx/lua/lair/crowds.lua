@@ -57,7 +57,11 @@ local function sweep(now)
     calls.renew(now)
 end
 
-local function look(now, sweep_at)
+-- Wakes those whose host changed. What was changed in this worker need not wait for the ticker.
+function _M.look()
+    if not ticking then
+        return
+    end
     local number, changed = changes.since(seen)
     seen = number
     if changed then
@@ -73,6 +77,10 @@ local function look(now, sweep_at)
             wake(crowd)
         end
     end
+end
+
+local function look_and_sweep(now, sweep_at)
+    _M.look()
     if now < sweep_at then
         return sweep_at
     end
@@ -90,7 +98,7 @@ local function tick()
     local sweep_at = 0
     while next(hosts) or calls.active > 0 do
         ngx.sleep(TICK)
-        local ok, result = pcall(look, ngx.now(), sweep_at)
+        local ok, result = pcall(look_and_sweep, ngx.now(), sweep_at)
         if ok then
             sweep_at = result
         else
