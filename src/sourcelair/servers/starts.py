@@ -49,28 +49,33 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
         await worker.update(lambda record: machine.not_its_fault(record, reason, context.clock()))
         return
 
+    order = context.order(worker.record, name, port)
+    timing = Timing(gate=worker.gate, queued=queued)
+    worker.log_begin = context.log_bytes(worker.record)
+
     def begin(record: ServerRecord) -> ServerRecord:
         wanted = worker.as_wanted(record)
-        if not machine.may_start(wanted, context.clock()):  # a stop was being written while this waited
+        # A stop was being written while this waited, or another spec: what that wants is seen anew.
+        if not machine.may_start(wanted, context.clock()) or context.order(record, name, port) != order:
             raise Interrupted
         return machine.begin_start(wanted, name, port, context.clock())
 
-    try:
+    async def store() -> None:
         await worker.update(begin, [Put(port_key(port), encode(port_record))])
-    except Interrupted:
-        context.ports.give_back(port)
-        return
-    except BaseException:
-        context.ports.give_back(port)
-        raise
-    worker.visit = None
-    timing = Timing(gate=worker.gate, queued=queued, stored=worker.waited())
-    worker.log_begin = context.log_bytes(worker.record)
+        worker.visit = None
+        timing.stored = worker.waited()
+
     try:
-        found = await worker.driver.start(context.order(worker.record, name, port))
+        found = await worker.driver.start(order, store)
     except (StartFailed, StartVoided) as error:
         await end(worker, ExitStatus(), failure=str(error))
         return
+    except BaseException as error:
+        if worker.record.instance_id != name:
+            context.ports.give_back(port)
+        if isinstance(error, Interrupted):
+            return
+        raise
     turn.end_after(LONGEST_TURN)
     timing.spawned = worker.waited()
     worker.watch(found)

@@ -217,6 +217,54 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(driver: Driver, su
     assert await driver.void(order.instance)
 
 
+async def test_nothing_runs_before_what_comes_first_is_done(driver: Driver, subject: Subject) -> None:
+    """What is awaited first is done before anything can be found, listens, or is too late to be voided."""
+    order, begun, done = subject.order(Behaviour.SERVES), asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        begun.set()
+        await done.wait()
+
+    starting = asyncio.create_task(driver.start(order, first))
+    await begun.wait()
+    for _ in range(20):
+        assert await driver.find_all() == []
+        assert await driver.inspect(order.instance, None) is None
+        await asyncio.sleep(0.005)
+    done.set()
+    found = await starting
+    await until_listening(driver, found, order.port)
+
+
+async def test_where_what_comes_first_fails_nothing_runs(driver: Driver, subject: Subject) -> None:
+    """Its error is told, and the id was never claimed."""
+    order = subject.order(Behaviour.SERVES)
+
+    async def first() -> None:
+        await asyncio.sleep(0.01)
+        raise KeyError("the disk is full")
+
+    with pytest.raises(KeyError, match="disk is full"):
+        await driver.start(order, first)
+    for _ in range(20):
+        assert await driver.find_all() == []
+        await asyncio.sleep(0.005)
+    assert await driver.void(order.instance)
+
+
+async def test_a_failure_is_told_after_what_comes_first(driver: Driver, subject: Subject) -> None:
+    """Whoever stores first, and ends what failed then, does both in this order."""
+    seen = []
+
+    async def first() -> None:
+        await asyncio.sleep(0.02)
+        seen.append("first")
+
+    with pytest.raises(StartFailed):
+        await driver.start(subject.order(Behaviour.IMPOSSIBLE), first)
+    assert seen == ["first"]
+
+
 async def test_a_cancelled_start_can_be_found_or_voided(driver: Driver, subject: Subject) -> None:
     """Whoever cancelled learns with `void` which of the two it was."""
     for pause in (0, 0.001, 0.002, 0.004, 0.01):

@@ -1,14 +1,14 @@
 """The interface of a driver: a small set of actions on instances, each named by an id that is never reused.
 
-The id is stored before `start` is called, so whatever a driver finds can be matched with a record. `start` must be
-*fenced*: whoever calls `void` first wins, and a start that is still on its way from a process that was killed or
-paused then comes to nothing. All actions may be repeated.
+The id is stored before anything of an instance runs, so whatever a driver finds can be matched with a record. `start`
+must be *fenced*: whoever calls `void` first wins, and a start that is still on its way from a process that was killed
+or paused then comes to nothing. All actions may be repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -86,6 +86,13 @@ class Found:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+First = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    """Do nothing first."""
+
+
 class Driver(Protocol):
     """What runs instances."""
 
@@ -107,12 +114,18 @@ class Driver(Protocol):
         """
         ...
 
-    async def start(self, order: StartOrder) -> Found:
+    async def start(self, order: StartOrder, first: First = nothing) -> Found:
         """Start the instance and return as soon as it runs (not: is ready).
+
+        Args:
+            order: what to start.
+            first: awaited, once and in any case, before anything of the instance runs, and before a failure is told.
+                A driver may prepare meanwhile what goes away by itself should this process be killed.
 
         Raises:
             StartFailed: it can't run.
             StartVoided: `void` came first.
+            Exception: whatever `first` raised; nothing ran then, and nothing will.
         """
         ...
 

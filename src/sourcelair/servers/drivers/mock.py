@@ -28,6 +28,7 @@ from sourcelair.errors import InvalidInput
 from sourcelair.servers.drivers.base import (
     Capability,
     ExitStatus,
+    First,
     Found,
     Handle,
     Listener,
@@ -35,6 +36,7 @@ from sourcelair.servers.drivers.base import (
     StartFailed,
     StartOrder,
     StartVoided,
+    nothing,
 )
 from sourcelair.servers.drivers.mock_world import MockInstance, MockWorld, Script
 from sourcelair.servers.drivers.process.logs import open_log, read_log
@@ -168,8 +170,9 @@ class MockDriver:
         if seconds(spec.sleep.doze_after) is not None and "pause" not in self.capabilities:
             raise InvalidInput("spec.sleep.doze_after: this driver can't pause; leave it out")
 
-    async def start(self, order: StartOrder) -> Found:
+    async def start(self, order: StartOrder, first: First = nothing) -> Found:
         """Start what the script says. As with a real one, a start goes on when the call is cancelled."""
+        await first()
         self.calls.append(Call("start", order.instance))
         start = asyncio.get_running_loop().create_task(self._start(order, self._next(order)))
         self.world.starts.add(start)

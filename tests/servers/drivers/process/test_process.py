@@ -246,3 +246,40 @@ async def test_any_error_of_the_system_is_a_failed_start(bare: BareSubject, monk
     monkeypatch.setattr(os, "access", refuse)
     with pytest.raises(StartFailed, match="it can't be started: Permission denied"):
         await bare.driver().start(bare.run(["true"]))
+
+
+HALF_A_START = """
+import asyncio, sys
+from pathlib import Path
+import psutil
+from tests.servers.drivers.subjects import ProcessSubject
+
+async def main():
+    subject = ProcessSubject(Path(sys.argv[1]))
+    order = subject.run(["touch", "it-ran"])
+
+    async def first():
+        while not (launchers := psutil.Process().children()):
+            await asyncio.sleep(0.001)
+        print(launchers[0].pid, flush=True)
+        await asyncio.Event().wait()
+
+    await subject.driver().start(order, first)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_launcher_whose_control_plane_is_killed_runs_nothing(subject: ProcessSubject) -> None:
+    """It waits for the word, claims nothing meanwhile, and ends with whoever would have said it."""
+    half = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HALF_A_START, str(subject.directory), stdout=asyncio.subprocess.PIPE
+    )
+    assert half.stdout is not None
+    launcher = psutil.Process(int(await half.stdout.readline()))
+    half.kill()
+    await half.wait()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        await asyncio.to_thread(launcher.wait, 10)
+    assert not (subject.directory / "it-ran").exists()
+    assert list((subject.directory / "mine" / "claims").iterdir()) == []

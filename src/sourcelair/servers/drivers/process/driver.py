@@ -21,17 +21,19 @@ from sourcelair.client.servers import Spec
 from sourcelair.servers.drivers.base import (
     Capability,
     ExitStatus,
+    First,
     Found,
     Handle,
     Listener,
     PauseFailed,
     StartOrder,
+    nothing,
 )
 from sourcelair.servers.drivers.process import abilities, commands, exits, logs, members, sockets
 from sourcelair.servers.drivers.process.finding import Finder, leader_of
 from sourcelair.servers.drivers.process.groups import Groups, find_hierarchies
 from sourcelair.servers.drivers.process.identity import Identity, is_running, open_process, send
-from sourcelair.servers.drivers.process.launcher import Claims
+from sourcelair.servers.drivers.process.launcher import Claims, Word
 from sourcelair.servers.drivers.process.pausing import Pauses
 from sourcelair.servers.drivers.process.starting import Starter
 from sourcelair.telemetry import get_logger
@@ -108,16 +110,22 @@ class ProcessDriver:
         commands.check_command(spec)
         abilities.check_abilities(spec, self._groups.abilities)
 
-    async def start(self, order: StartOrder) -> Found:
+    async def start(self, order: StartOrder, first: First = nothing) -> Found:
         """Start the command, and return as soon as the launcher becomes it: some 3 ms, with limits some 5 ms more.
+
+        The launcher is started meanwhile, and waits for the word that `first` is done; if this process ends, it ends.
 
         Raises:
             StartFailed: its directory or its program is missing, its limits can't be enforced, or the claim can't be
                 written.
             StartVoided: the instance was voided, or started, before.
         """
-        started = self._call(self._starter.start, order)
+        word = Word()
+        started = self._call(self._starter.start, order, word)
         started.add_done_callback(self._launched)  # Also where this call was cancelled: it runs all the same.
+        with word:
+            await first()
+            word.give()
         _, found = await asyncio.shield(started)
         return found
 

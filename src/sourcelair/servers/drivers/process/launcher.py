@@ -15,19 +15,23 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sourcelair.servers.drivers.process.identity import Identity, booted_at, this_boot
 
 VOID = "void"
 UNJOINED = 121
-# $1 claim, $2 boot, $3 port, $4 number of cgroups to join, these, then the command. Only builtins, so that it costs one
-# exec. Without a cgroup that it was to join it ends: it would run without its limits.
-# Standard output is a pipe to whoever starts it, and standard error the log: what is written to the pipe says that the
+# $1 claim, $2 boot, $3 port, $4 instance, $5 number of cgroups to join, these, then the command. Only builtins, so that
+# it costs one exec. Without a cgroup that it was to join it ends: it would run without its limits.
+# Standard input is a pipe from whoever starts it: without the word it ends, and until it comes nothing shows what this
+# process is for. Standard output is a pipe back, and standard error the log: what is written to the pipe says that the
 # claim is ours, and becoming the command closes it.
 SCRIPT = """
 set -C
-lair_claim=$1 lair_boot=$2 lair_port=$3 lair_groups=$4
-shift 4
+lair_claim=$1 lair_boot=$2 lair_port=$3 lair_instance=$4 lair_groups=$5
+shift 5
+read -r lair_word || exit 119
+exec < /dev/null
 while [ "$lair_groups" -gt 0 ]; do
   { echo $$ >| "$1/cgroup.procs"; } 2> /dev/null || exit 121
   shift
@@ -38,7 +42,8 @@ field22() { lair_start=${20}; }
 field22 ${lair_stat##*) }
 { printf '%s %s %s %s\\n' $$ "$lair_start" "$lair_boot" "$lair_port" > "$lair_claim"; } 2> /dev/null || exit 120
 echo "$lair_start" || exit 120
-unset PWD OLDPWD lair_stat lair_start lair_claim lair_boot lair_port lair_groups
+export LAIR_INSTANCE="$lair_instance"
+unset PWD OLDPWD lair_word lair_stat lair_start lair_claim lair_boot lair_port lair_instance lair_groups
 exec "$@" >&2
 """
 
@@ -127,6 +132,30 @@ class Claims:
             return []
 
 
+class Word:
+    """What a launcher waits for before it claims: a pipe, so that it ends if whoever would say it does."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+
+    def give(self) -> None:
+        """Let the launcher claim."""
+        with contextlib.suppress(BrokenPipeError):  # it has failed, and says so itself
+            os.write(self._writer, b"\n")
+
+    def close_reader(self) -> None:
+        """Close this process's copy of the launcher's end; a second time it is nothing."""
+        if self.reader >= 0:
+            os.close(self.reader)
+            self.reader = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._writer)
+
+
 def launch(
     claims: Claims,
     instance: str,
@@ -137,6 +166,7 @@ def launch(
     log: int,
     port: int,
     groups: Sequence[Path],
+    word: Word,
 ) -> tuple[subprocess.Popen[bytes], int | None]:
     """Start a command through the launcher, and wait until it has claimed (or lost) the id: about 2 ms, blocking.
 
@@ -144,27 +174,29 @@ def launch(
         claims: of this installation.
         instance: whose id is claimed.
         command: what to become.
-        env: its whole environment.
+        env: its whole environment, but for the name of its instance.
         cwd: its working directory.
         log: where its output goes, an open file.
         port: noted in the claim.
         groups: cgroups that it joins before it becomes the command: the first costs some milliseconds.
+        word: without which it claims nothing.
 
     Returns:
         the child, and its start time in clock ticks; None when it has ended without running anything: it lost the
-        claim, or with the code `UNJOINED` it could not join a cgroup.
+        claim, or had no word, or with the code `UNJOINED` it could not join a cgroup.
     """
     claims.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port)]
+    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port), instance]
     child = subprocess.Popen(
         [*script, str(len(groups)), *map(str, groups), *command],
         env=env,
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=word.reader,
         stdout=subprocess.PIPE,
         stderr=log,
         start_new_session=True,
     )
+    word.close_reader()
     assert child.stdout is not None  # noqa: S101 - we asked for a pipe
     with child.stdout:
         said = child.stdout.read().strip()

@@ -11,7 +11,7 @@ from sourcelair.servers.drivers.process.finding import Finder
 from sourcelair.servers.drivers.process.groups import Groups
 from sourcelair.servers.drivers.process.groups.groups import Limited
 from sourcelair.servers.drivers.process.identity import Identity, this_boot
-from sourcelair.servers.drivers.process.launcher import UNJOINED, Claims, launch
+from sourcelair.servers.drivers.process.launcher import UNJOINED, Claims, Word, launch
 from sourcelair.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -26,21 +26,28 @@ class Starter:
         self._groups = groups
         self._finder = finder
 
-    def start(self, order: StartOrder) -> tuple[subprocess.Popen[bytes], Found]:
+    def start(self, order: StartOrder, word: Word) -> tuple[subprocess.Popen[bytes], Found]:
         """Start a command, and return the child with the instance as soon as the launcher becomes it.
+
+        Args:
+            order: what to start.
+            word: what the launcher waits for.
 
         Raises:
             StartFailed: it can't run, or not within its limits.
             StartVoided: the instance was voided, or started, before.
         """
         try:
-            return self._start(order)
+            return self._start(order, word)
         except OSError as error:
             raise StartFailed(f"it can't be started: {error.strerror or error}") from error
+        finally:
+            word.close_reader()
 
-    def _start(self, order: StartOrder) -> tuple[subprocess.Popen[bytes], Found]:
+    def _start(self, order: StartOrder, word: Word) -> tuple[subprocess.Popen[bytes], Found]:
         directory = commands.check_directory(order.spec.directory)
-        env = {**order.env, members.INSTANCE: order.instance, members.INSTALLATION: self._installation}
+        env = {**order.env, members.INSTALLATION: self._installation}
+        env.pop(members.INSTANCE, None)  # the launcher sets it
         command = commands.with_port(order.spec.command, order.port)
         command[0] = commands.find_program(command[0], directory, env)
         output, unlogged = logs.open_log(order.log)
@@ -58,6 +65,7 @@ class Starter:
                 log=output,
                 port=order.port,
                 groups=limited.groups,
+                word=word,
             )
             if start is None:
                 raise self._not_launched(order.instance, child.returncode)
