@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ MAX_BATCH = 10_000
 
 ATTEMPTS = 20
 """How often a write is tried again because another one came between its reading and its writing."""
+
+MOST_REMEMBERED = 20_000
+"""Routes of which it is remembered what was written, so that the next write of one need not read it: some 5 MB."""
 
 _READS_AT_ONCE = 100
 
@@ -79,23 +83,29 @@ async def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> lis
     return list(cleaned.values())
 
 
-def _check(write: RouteWrite, entry: Entry | None, manager: str | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a route is at a revision; at revision 0 there is none."""
+
+    revision: int = 0
+    manager: str | None = None
+
+
+def _check(write: RouteWrite, known: _Known, manager: str | None) -> None:
     """Refuse a write that its condition or the route's manager forbids."""
-    revision = entry.mod_revision if entry else 0
-    if write.expect is not None and write.expect != revision:
+    if write.expect is not None and write.expect != known.revision:
         raise PreconditionFailed(
-            f"{write.source} is at revision {revision}, not {write.expect}."
-            if entry
+            f"{write.source} is at revision {known.revision}, not {write.expect}."
+            if known.revision
             else f"{write.source} does not exist: it has no revision {write.expect}.",
             source=write.source,
-            revision=revision,
+            revision=known.revision,
         )
-    owner = decode_route(entry).managed_by if entry else None
-    if owner is not None and owner != manager:
+    if known.manager is not None and known.manager != manager:
         raise Conflict(
-            f"{write.source} is managed by {owner}: it can be changed through {owner} only.",
+            f"{write.source} is managed by {known.manager}: it can be changed through {known.manager} only.",
             source=write.source,
-            managed_by=owner,
+            managed_by=known.manager,
         )
 
 
@@ -109,6 +119,8 @@ class Routes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._contended = asyncio.Lock()
+        self._written = dict[str, _Known]()
+        """Routes as they were written here lately, the newest last: right, or found out by a transaction's compares."""
         self.count = 0
         """Routes in the store, those of writes that are on their way included."""
 
@@ -181,13 +193,20 @@ class Routes:
             await self._store.transact([Compare(key, revision) for key in keys], [Delete(key) for key in keys])
         except CompareFailed:
             return False
+        for source in sources:
+            self._written.pop(source, None)
         self.count -= len(keys)
         metrics.ROUTES.set(self.count)
         return True
 
     async def _try(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written | None:
         """Read, check and write once; return None if another write came between."""
-        plan = await self._plan(writes, manager)
+        plan = None
+        if (known := self._recall(writes)) is not None:
+            with contextlib.suppress(PreconditionFailed, Conflict):  # nothing is refused on the word of a memory
+                plan = await self._plan(writes, known, manager)
+        if plan is None:
+            plan = await self._plan(writes, await self._read(writes), manager)
         if plan.growth > 0 and capacity is not None and self.count + plan.growth > capacity:
             raise OutOfSpace(
                 f"The smallest proxy node has room for {capacity} routes for certain, and {self.count} are there: "
@@ -196,35 +215,53 @@ class Routes:
         self.count += plan.growth
         try:
             revision = await self._store.transact(plan.compares, plan.operations)
-        except CompareFailed:
+        except BaseException as error:
             self.count -= plan.growth
-            return None
-        except BaseException:
-            self.count -= plan.growth
+            self._forget(writes)
+            if isinstance(error, CompareFailed):
+                return None
             raise
+        self._remember(writes, revision)
         return Written(revision, created=plan.growth == len(writes) > 0)
 
-    async def _plan(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
-        entries = await self._read([write.source for write in writes])
+    async def _plan(self, writes: Sequence[RouteWrite], known: Sequence[_Known], manager: str | None) -> _Plan:
         compares, operations, growth = list[Compare](), list[Operation](), 0
-        async for write, entry in in_steps(zip(writes, entries, strict=True)):
-            _check(write, entry, manager)
+        async for write, before in in_steps(zip(writes, known, strict=True)):
+            _check(write, before, manager)
             key = route_key(write.source)
-            compares.append(Compare(key, entry.mod_revision if entry else 0))
+            compares.append(Compare(key, before.revision))
             if write.route is None:
                 operations.append(Delete(key))
-                growth -= entry is not None
+                growth -= before.revision > 0
             else:
                 operations.append(Put(key, encode_route(write.route)))
-                growth += entry is None
+                growth += before.revision == 0
         return _Plan(compares, operations, growth)
 
-    async def _read(self, sources: Sequence[str]) -> list[Entry | None]:
-        found: list[Entry | None] = []
-        for at in range(0, len(sources), _READS_AT_ONCE):
-            keys = [route_key(source) for source in sources[at : at + _READS_AT_ONCE]]
-            found += await asyncio.gather(*(self._store.get(key) for key in keys))
-        return found
+    async def _read(self, writes: Sequence[RouteWrite]) -> list[_Known]:
+        known = list[_Known]()
+        for at in range(0, len(writes), _READS_AT_ONCE):
+            keys = [route_key(write.source) for write in writes[at : at + _READS_AT_ONCE]]
+            for entry in await asyncio.gather(*(self._store.get(key) for key in keys)):
+                known.append(_Known(entry.mod_revision, decode_route(entry).managed_by) if entry else _Known())
+        return known
+
+    def _recall(self, writes: Sequence[RouteWrite]) -> list[_Known] | None:
+        """Return what these routes are if all of them were written here lately."""
+        known = [self._written.get(write.source) for write in writes]
+        return None if None in known else cast("list[_Known]", known)
+
+    def _remember(self, writes: Sequence[RouteWrite], revision: int) -> None:
+        self._forget(writes)
+        for write in writes[-MOST_REMEMBERED:]:
+            if write.route is not None:
+                self._written[write.source] = _Known(revision, write.route.managed_by)
+        while len(self._written) > MOST_REMEMBERED:
+            del self._written[next(iter(self._written))]
+
+    def _forget(self, writes: Sequence[RouteWrite]) -> None:
+        for write in writes:
+            self._written.pop(write.source, None)
 
     async def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
         """Begin a watch of all revisions from one on.

@@ -1,0 +1,114 @@
+"""Writing routes: what was written lately is remembered, and never believed against the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from sourcelair.ceryx import routes as module
+from sourcelair.ceryx.routes import Routes
+from sourcelair.client.ceryx import Route, RouteWrite
+from sourcelair.errors import Conflict, PreconditionFailed
+from sourcelair.store.base import Store
+from sourcelair.store.sqlite import open_sqlite
+
+pytestmark = pytest.mark.anyio
+
+BLOG, SHOP = "blog.example.com", "shop.example.com"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await open_sqlite(tmp_path / "store.db")
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def put(source: str, port: int = 1, *, expect: int | None = None, manager: str | None = None) -> RouteWrite:
+    route = Route(source=source, target=f"http://127.0.0.1:{port}", managed_by=manager)
+    return RouteWrite(source=source, route=route, expect=expect)
+
+
+def gone(source: str, *, expect: int | None = None) -> RouteWrite:
+    return RouteWrite(source=source, route=None, expect=expect)
+
+
+async def write(routes: Routes, *writes: RouteWrite, manager: str | None = None) -> int:
+    return (await routes.write(writes, manager, None)).revision
+
+
+class Counting:
+    """A store that counts what is read."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> object:
+        if name == "get":
+            self.reads += 1
+        return getattr(self._store, name)
+
+
+async def test_what_was_written_here_is_not_read_again(store: Store) -> None:
+    counting = Counting(store)
+    routes = Routes(counting)  # type: ignore[arg-type] # by way of __getattr__
+    revision = await write(routes, put(BLOG), put(SHOP))
+    assert counting.reads == 2
+    revision = await write(routes, put(BLOG, 2, expect=revision))
+    assert counting.reads == 2
+    await write(routes, gone(BLOG, expect=revision))
+    assert counting.reads == 2
+    await write(routes, put(BLOG, 3, expect=0))
+    assert counting.reads == 3
+    assert routes.count == 2
+
+
+async def test_nothing_is_refused_and_nothing_overwritten_on_the_word_of_a_memory(store: Store) -> None:
+    routes, other = Routes(store), Routes(store)
+    first = await write(routes, put(BLOG))
+    second = await write(other, put(BLOG, 2))
+    with pytest.raises(PreconditionFailed) as raised:
+        await write(routes, put(BLOG, 3, expect=first))
+    assert raised.value.extra["revision"] == second
+    third = await write(routes, put(BLOG, 3, expect=second))
+    await write(other, gone(BLOG, expect=third))
+    with pytest.raises(PreconditionFailed, match="does not exist"):
+        await write(routes, put(BLOG, 4, expect=third))
+    await write(other, put(BLOG, 5, manager="api"), manager="api")
+    with pytest.raises(Conflict, match="managed by api"):
+        await write(routes, put(BLOG, 6))
+
+
+async def test_another_manager_between_two_writes_is_found_out(store: Store) -> None:
+    routes, other = Routes(store), Routes(store)
+    await write(routes, put(BLOG, manager="api"), manager="api")
+    await write(other, gone(BLOG), manager="api")
+    await write(other, put(BLOG, manager="shop"), manager="shop")
+    with pytest.raises(Conflict, match="managed by shop"):
+        await write(routes, put(BLOG, 2, manager="api"), manager="api")
+
+
+async def test_what_is_taken_back_is_not_remembered(store: Store) -> None:
+    routes = Routes(store)
+    revision = await write(routes, put(BLOG))
+    assert await routes.take_back([BLOG], revision)
+    await write(routes, put(BLOG, expect=0))
+    assert routes.count == 1
+
+
+async def test_the_memory_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 3)
+    counting = Counting(store)
+    routes = Routes(counting)  # type: ignore[arg-type] # by way of __getattr__
+    sources: Sequence[str] = [f"a{number}.example.com" for number in range(5)]
+    await write(routes, *(put(source) for source in sources))
+    counting.reads = 0
+    await write(routes, *(put(source, 2) for source in sources[2:]))
+    assert counting.reads == 0
+    await write(routes, put(sources[1], 2))
+    assert counting.reads == 1
