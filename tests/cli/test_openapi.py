@@ -11,7 +11,7 @@ import pytest
 
 from sourcelair.auth.http import create_router as create_tokens_router
 from sourcelair.ceryx.http import create_router as create_ceryx_router
-from sourcelair.cli.system.app import create_app, monitoring_router
+from sourcelair.cli.system.app import create_app, monitoring_router, serve
 from sourcelair.hemera.http import create_router as create_hemera_router
 from sourcelair.servers.http import create_router as create_servers_router
 
@@ -26,14 +26,14 @@ def document() -> dict[str, Any]:
     """Of the application with all of its routes, and nothing behind them."""
     nothing = cast(Any, None)
     app = create_app()
-    for router in (
+    serve(
+        app,
         create_ceryx_router(nothing, nothing),
         create_servers_router(nothing, nothing),
         create_hemera_router(nothing, nothing),
         create_tokens_router(nothing),
         monitoring_router(nothing, nothing, nothing),
-    ):
-        app.include_router(router)
+    )
     return app.openapi()
 
 

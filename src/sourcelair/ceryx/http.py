@@ -49,9 +49,8 @@ def create_router(service: CeryxService, authenticate: Authenticate) -> APIRoute
         service: does the work.
         authenticate: tells who asks.
     """
-    router = APIRouter()
-    router.include_router(_routes_router(service, authenticate))
-    router.include_router(create_nodes_router(service, authenticate))
+    router = _routes_router(service, authenticate)
+    router.routes += create_nodes_router(service, authenticate).routes
     return router
 
 
@@ -134,6 +133,14 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         result, _ = await service.write(identity, batch.writes, batch.managed_by)
         return JSONResponse(result.model_dump())
 
+    router.add_api_route(
+        "/api/routes:batch",
+        write_batch,
+        methods=["POST"],
+        response_class=Response,
+        openapi_extra=schema_of(Batch),
+        responses={200: {"model": BatchResult}},
+    )
     one = "/api/routes/{source}/"
     _add(router, "GET", "/api/routes/", list_routes, responses={200: {"model": list[Route]}})
     _add(
@@ -143,14 +150,6 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
     _add(router, "GET", one, get_route, responses={200: {"model": Route}})
     _add(router, "PUT", one, put_route, openapi_extra=schema_of(Route), responses={200: {"model": Route}})
     _add(router, "DELETE", one, delete_route, status_code=204)
-    router.add_api_route(
-        "/api/routes:batch",
-        write_batch,
-        methods=["POST"],
-        response_class=Response,
-        openapi_extra=schema_of(Batch),
-        responses={200: {"model": BatchResult}},
-    )
     return router
 
 

@@ -48,26 +48,19 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def error_of(response: httpx.Response) -> LairError:
-    """Return the error that an answer other than 2xx stands for. Its body must have been read.
+def error_of(response: httpx.Response, base_url: str) -> LairError:
+    """Return the error that an answer of `base_url` other than 2xx stands for. Its body must have been read.
 
     What is no problem object was not said by any service of ours, and is Unreachable: a 404 of another program does not
     mean that there is no such server.
     """
     if not response.headers.get("content-type", "").startswith(PROBLEM_JSON):
-        return _not_ours(response)
+        return Unreachable(f"What answers at {base_url} is not SourceLair: another program has that port.")
     try:
         problem = response.json()
     except ValueError:
         problem = {}
     return from_problem(response.status_code, problem if isinstance(problem, dict) else {})
-
-
-def _not_ours(response: httpx.Response) -> Unreachable:
-    url = response.request.url
-    return Unreachable(
-        f"What answers at {url.scheme}://{url.netloc.decode()} is not SourceLair: another program has that port."
-    )
 
 
 def _is_good(response: httpx.Response) -> bool:
@@ -170,7 +163,7 @@ class ApiClient:
         except (httpx.TransportError, TimeoutError) as error:
             raise self._unreachable(error) from error
         if not _is_good(response):
-            raise error_of(response)
+            raise error_of(response, self.base_url)
         return response
 
     def _unreachable(self, error: httpx.TransportError | TimeoutError) -> Unreachable:
@@ -232,7 +225,7 @@ class ApiClient:
             async with self._http.stream(method, path, params=params, headers=headers, timeout=timeout) as response:
                 if not _is_good(response):
                     await response.aread()
-                    raise error_of(response)
+                    raise error_of(response, self.base_url)
                 yield response
         except httpx.TransportError as error:
             raise self._unreachable(error) from error

@@ -31,7 +31,6 @@ class Within:
     def __init__(self, app: ASGIApp, base_url: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(base_url)
         self._app = app
-        self._base_url = base_url
         self._scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -92,5 +91,4 @@ class Within:
             said[0]["status"],
             headers=said[0]["headers"],
             content=b"".join(message.get("body", b"") for message in said[1:]),
-            request=httpx.Request(method, self._base_url),
         )

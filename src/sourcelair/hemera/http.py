@@ -37,8 +37,6 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
             return answer(Outcome(202, "starting", retry_after=1))
         return answer(await service.waker.wake(body.model_copy(update={"source": host_of(body.source)})))
 
-    router.include_router(create_page_router(service, node))
-    whole = APIRouter()
-    whole.include_router(router)
-    whole.include_router(http_time.create_router(service, authenticate))
-    return whole
+    router.routes += create_page_router(service, node).routes
+    router.routes += http_time.create_router(service, authenticate).routes
+    return router

@@ -26,7 +26,7 @@ def create_page_router(service: HemeraService, node: Callable[[Request], Awaitab
         service: does the work.
         node: lets only proxy nodes pass.
     """
-    router = APIRouter(dependencies=[Depends(node)])
+    router = APIRouter(prefix="/waker", tags=["waker"], dependencies=[Depends(node)])
 
     @router.get("/page", response_class=HTMLResponse)
     async def page(

@@ -55,8 +55,8 @@ def create_router(service: ServersService, authenticate: Authenticate) -> APIRou
         authenticate: tells who asks.
     """
     router = APIRouter(tags=["servers"])
+    _add_actions(router, service, authenticate)  # a start is what is waited for: its path is tried first
     _add_servers(router, service, authenticate)
-    _add_actions(router, service, authenticate)
     _add_reading(router, service, authenticate)
     add_keeping(router, service, authenticate)
     add_owners(router, service, authenticate)

@@ -4,7 +4,8 @@
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from itertools import zip_longest
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -40,14 +41,25 @@ def create_app() -> FastAPI:
     return app
 
 
-def gate(name: str, is_open: Callable[[], bool]) -> Any:
-    """Return a router's dependency that answers 503 while its service is starting."""
+def serve(app: FastAPI, *routers: APIRouter) -> None:
+    """Let the application answer what the routers answer.
 
-    async def check() -> None:
+    Their routes become its own, in turn, the first of each router first. They are tried one after the other; of routers
+    that are included FastAPI tries all of them twice, which took a third of the time of a request.
+    """
+    turns = zip_longest(*(router.routes for router in routers))
+    app.router.routes[:0] = [route for turn in turns for route in turn if route is not None]
+
+
+def gate(name: str, is_open: Callable[[], bool], authenticate: Authenticate) -> Authenticate:
+    """Return an `authenticate` that answers 503 while its service is starting."""
+
+    def check(request: Request) -> Identity:
         if not is_open():
             raise Unavailable(f"{name} is starting.", retry_after=1)
+        return authenticate(request)
 
-    return Depends(check)
+    return check
 
 
 def monitoring_router(

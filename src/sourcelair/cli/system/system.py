@@ -14,7 +14,7 @@ from sourcelair.ceryx.http import create_router as create_ceryx_router
 from sourcelair.ceryx.nginx.engine import NginxEngine
 from sourcelair.cli.session import reachable
 from sourcelair.cli.system.addresses import bind, check_free
-from sourcelair.cli.system.app import create_app, gate, monitoring_router
+from sourcelair.cli.system.app import create_app, gate, monitoring_router, serve
 from sourcelair.cli.system.assembly import Parts, assemble
 from sourcelair.cli.system.directory import DataDirectory
 from sourcelair.cli.system.http_server import HttpServer
@@ -124,15 +124,17 @@ class System:
         self.service_token = parts.service_token
         self.abilities = parts.driver.abilities
         authenticate = authenticator(parts.registry, parts.instance_tokens)
-        app.include_router(create_ceryx_router(parts.ceryx, authenticate))
-        app.include_router(
-            create_servers_router(parts.servers, authenticate),
-            dependencies=[gate("The SourceLair API", lambda: "servers" in self._open)],
+        serve(
+            app,
+            # No gate here: to a proxy node a 503 means that a start failed. Hemera itself says "not yet".
+            create_hemera_router(parts.hemera, authenticate),
+            create_ceryx_router(parts.ceryx, authenticate),
+            create_servers_router(
+                parts.servers, gate("The SourceLair API", lambda: "servers" in self._open, authenticate)
+            ),
+            create_tokens_router(parts.registry),
+            monitoring_router(authenticate, self.readiness, lambda: self.stop(everything=True)),
         )
-        # No gate here: to a proxy node a 503 means that a start failed. Hemera itself says "not yet".
-        app.include_router(create_hemera_router(parts.hemera, authenticate))
-        app.include_router(create_tokens_router(parts.registry))
-        app.include_router(monitoring_router(authenticate, self.readiness, lambda: self.stop(everything=True)))
 
         await stack.enter_async_context(parts.ceryx)
         self._open.add("ceryx")
