@@ -243,6 +243,48 @@ async def test_still_starting_means_waiting_on(proxy: Proxy, waker: Waker, serve
     assert len(waker.wakes) <= 3
 
 
+async def test_what_was_woken_and_went_again_at_once_is_woken_anew_without_a_pause(
+    proxy: Proxy, waker: Waker, serve: Serve
+) -> None:
+    """The waker's answer comes after the withdrawal of what it speaks of: that was no failed try.
+
+    Eight failed tries would take five seconds, since each pause is twice as long as the one before.
+    """
+    server = await serve(app())
+    await proxy.open(waker)
+    await proxy.put(HOST, waker=waker.url)
+    answered = asyncio.Event()
+
+    async def late(_: dict[str, Any]) -> bytes:
+        revision = await proxy.live(HOST, server, f"i-{len(waker.wakes)}", waker=waker.url)
+        await answered.wait()
+        return answer(200, json.dumps({"instance": f"i-{len(waker.wakes)}", "revision": revision}))
+
+    waker.on_wake = late
+    began = time.monotonic()
+    for _ in range(8):
+        answered.clear()
+        assert (await proxy.request(HOST)).status == 200
+        await proxy.put(HOST, waker=waker.url)
+        answered.set()
+    assert len(waker.wakes) == 8
+    assert time.monotonic() - began < 2.5
+
+
+async def test_a_waker_that_repeats_an_old_answer_is_not_asked_without_a_pause(proxy: Proxy, waker: Waker) -> None:
+    """It says that it published what has been withdrawn long since."""
+    await proxy.open(waker)
+    for _ in range(3):
+        await proxy.put(HOST, waker=waker.url)
+
+    async def stale(_: dict[str, Any]) -> bytes:
+        return answer(200, json.dumps({"instance": "i-1", "revision": 2}))
+
+    waker.on_wake = stale
+    await proxy.request(HOST, Prefer="wait=1")
+    assert len(waker.wakes) < 10
+
+
 async def test_a_visitor_who_leaves_harms_no_other(proxy: Proxy, waker: Waker, serve: Serve) -> None:
     """The one whose request made the waker call goes; the call goes on, and the others are answered."""
     await proxy.put(HOST, waker=waker.url)

@@ -48,9 +48,17 @@ function _M.outcome(host)
     return unpacked[host]
 end
 
-local function is_live(host)
+local function entry_of(host)
     local value = routes.find(host)
-    return value ~= nil and routes.parse(value).kind == "L"
+    return value and routes.parse(value)
+end
+
+-- Tells whether a host was woken, by the table of this node: it is live, or what the waker says that it published since
+-- it was asked has been withdrawn again.
+local function was_woken(job, answer)
+    local entry = entry_of(job.host)
+    local published = tonumber(answer.body:match('"revision"%s*:%s*(%d+)'))
+    return entry and (entry.kind == "L" or published and published > job.revision and published <= entry.revision)
 end
 
 local function limit_key(host, address)
@@ -67,7 +75,8 @@ function _M.is_under_way(host)
     return active[host] ~= nil or shared:get("call:" .. host) ~= nil
 end
 
-local function settle(host, order, started, answer)
+local function settle(job, started, answer)
+    local host, order = job.host, job.order
     local now, address = ngx.now(), order.address
     local pause
     if answer.code == 429 then
@@ -76,7 +85,7 @@ local function settle(host, order, started, answer)
         shared:set(limit_key(host, address), now + LIMITED_PAUSE, LIMITED_PAUSE)
     elseif answer.code == 202 then
         pause = STARTING_PAUSE - (now - started)
-    elseif answer.code == 200 and is_live(host) then
+    elseif answer.code == 200 and was_woken(job, answer) then
         -- It was woken: the next call is another story, and no try of this one. What refuses connections though it is
         -- published is the same story still.
         shared:delete("tries:" .. host)
@@ -165,7 +174,7 @@ local function run(premature, job)
     end
     active[job.host] = nil
     _M.active, running = _M.active - 1, running - 1
-    settle(job.host, job.order, started, answer)
+    settle(job, started, answer)
     _M.pump()
 end
 
@@ -215,7 +224,8 @@ function _M.ensure(host, waker, order)
     active[host] = true
     _M.active = _M.active + 1
     last_job = last_job + 1
-    jobs[last_job] = { host = host, waker = waker, order = order }
+    local entry = entry_of(host)
+    jobs[last_job] = { host = host, waker = waker, order = order, revision = entry and entry.revision or 0 }
     _M.pump()
     return 0.1, true
 end
