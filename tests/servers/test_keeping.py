@@ -79,7 +79,7 @@ async def test_an_extension_is_a_fact_of_this_instance(world: World) -> None:
 async def test_what_sleeps_can_not_be_kept_awake(life: Life) -> None:
     await life.create()
     error = await error_of(life.client.extend("demo", "blog", 60))
-    assert isinstance(error, Conflict) and "demo/blog is asleep" in error.detail
+    assert isinstance(error, Conflict) and "demo/blog is not awake (it is asleep)" in error.detail
     assert error.extra["state"] == "asleep"
     await life.client.start("demo", "blog", VISIT, wait=5)
     gate = life.world.driver.block("stop")

@@ -32,10 +32,8 @@ async def extend(worker: Worker, seconds: float) -> Server:
         instance = record.instance
         drained = record.state == "draining" and record.drain in {"idle", "doze"}
         if instance is None or machine.stop_asked(record) or not (record.state == "awake" or drained):
-            shown = "asleep" if record.state == "failed" else record.state
-            raise Conflict(
-                f"{record.name} is {shown}: only a server that is awake can be kept awake.", state=record.state
-            )
+            shown = "its last start failed" if record.state == "failed" else f"it is {record.state}"
+            raise Conflict(f"{record.name} is not awake ({shown}): there is nothing to keep awake.", state=record.state)
         until = max(now + seconds, instance.extended_until or 0.0) if seconds else None
         return _until(record, instance, "extended_until", until)
 

@@ -219,11 +219,14 @@ async def test_final_answers_of_the_waker(proxy: Proxy, waker: Waker, status: in
     """403, 404 and 503 end the wait: with the waker's page for a person, with a problem for a program."""
 
     async def final(_: dict[str, Any]) -> bytes:
-        return answer(status, '{"detail":"no"}', Content_Type="application/json")
+        problem = {"title": "Its own", "status": status, "detail": "no"}
+        return answer(status, json.dumps(problem), Content_Type="application/json")
 
     waker.on_wake = final
     await proxy.put(HOST, waker=waker.url)
     found = await proxy.request(HOST)
+    assert found.json()["status"] == 503
+    assert found.json()["title"] == ("Its own" if status == 503 else "Service Unavailable")
     assert (found.status, found.state, found.json()["detail"]) == (503, state, "no")
     assert (await proxy.request(HOST, **BROWSER)).body.startswith(b"PAGE ")
 

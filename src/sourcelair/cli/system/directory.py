@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +118,6 @@ class DataDirectory:
     def renounce(self) -> None:
         """Remove `running.json`."""
         (self.path / RUNNING).unlink(missing_ok=True)
-
-    def free_bytes(self) -> int:
-        """Return the free space of the directory's file system."""
-        return shutil.disk_usage(self.path).free
 
     def _read_or_write(self, name: str, make: Any) -> str:
         path = self.path / name

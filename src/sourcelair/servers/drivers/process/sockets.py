@@ -72,11 +72,6 @@ class Table:
         return self._rows
 
 
-def listening_ports() -> set[int]:
-    """Return every port on which somebody listens, on whatever address."""
-    return {row.port for row in read_rows()}
-
-
 def read_rows() -> list[Row]:
     """Read the kernel's table now."""
     try:

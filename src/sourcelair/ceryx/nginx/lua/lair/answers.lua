@@ -112,7 +112,12 @@ function _M.pass_on(outcome, status, state, as_page)
     state = outcome.state ~= "" and outcome.state or state
     _M.preflight(state)
     _M.headers(state, retry_after or 5)
-    return _M.send(status, "application/problem+json", outcome.body)
+    local body = outcome.body
+    if outcome.code ~= status then    -- a problem names the status with which it comes (RFC 9457)
+        body = body:gsub('("status"%s*:%s*)%d+', "%1" .. status, 1)
+        body = body:gsub('("title"%s*:%s*)"[^"\\]*"', '%1"' .. TITLES[status] .. '"', 1)
+    end
+    return _M.send(status, "application/problem+json", body)
 end
 
 -- Ends the request of an address that has caused too many starts: a page of ours for people, for the waker's own would
