@@ -1,0 +1,1 @@
+"""What we are measured against: each peer knows how it is started with a set of routes."""

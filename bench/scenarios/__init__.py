@@ -1,0 +1,27 @@
+"""What is measured, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bench.report import Report
+
+
+class Scenario(Protocol):
+    """One subject of the benchmark."""
+
+    programs: Sequence[str]
+    """What it measures against, see `bench/install.py`."""
+
+    def measure(self, *, short: bool, check: bool) -> Report:
+        """Measure it, and return what was found.
+
+        Args:
+            short: to see that it runs; the figures mean nothing.
+            check: only what the regression check needs, with promises as ratios and generous bounds.
+        """
+        ...
+
+
+SCENARIOS: dict[str, Scenario] = {}
