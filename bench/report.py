@@ -60,7 +60,9 @@ class Report:
         lines += [f"{version(name)}." for name in self.programs]
         lines.append("")
         if self.promises:
-            held = [[what, figure, "yes" if holds else "**no**"] for what, figure, holds in self.promises]
+            held: list[Sequence[str]] = [
+                [what, figure, "yes" if holds else "**no**"] for what, figure, holds in self.promises
+            ]
             lines += Table("Promises", ["what", "measured", "holds"], held).lines()
         if self.bars:
             lines += [f"![{self.title}]({self.name}.svg)", ""]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ LONGEST = 1800.0
 STOP = 5.0
 """Seconds that a process has to end before it is killed."""
 
-PORTS = range(31000, 32700)
+PORTS = range(30000, 32700)
 """For proxies and their control; below the ephemeral ports, and apart from those of the tests."""
 
 PROXY_CPU = 0
@@ -35,7 +36,8 @@ class Stage:
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self.directory = directory
         self._stack = stack
-        self._ports = iter(PORTS)
+        # At random: another benchmark may run on this machine.
+        self._ports = iter(random.sample(PORTS, len(PORTS)))
 
     def free_port(self) -> int:
         """Return a port on which nobody listens, and that was not given before."""

@@ -69,7 +69,15 @@ def run(folder: Path, port: int, question: Question, seconds: float, connections
     body = f'string.rep("x", {question.body_bytes})' if question.body_bytes else "nil"
     script = folder / "load.lua"
     script.write_text(_SCRIPT.format(hosts=hosts, body=body, path=question.path))
-    command = ["taskset", "-c", ",".join(map(str, LOAD_CPUS)), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+    command = [
+        "taskset",
+        "-c",
+        ",".join(map(str, LOAD_CPUS)),
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+    ]
     done = subprocess.run(
         [*command, "--timeout", "10s", "-s", str(script), f"http://127.0.0.1:{port}"],
         capture_output=True,

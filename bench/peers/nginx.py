@@ -97,13 +97,15 @@ class Static:
             log = _LOG + f"    access_log {folder}/access.log bench buffer=64k flush=1s;\n"
             headers = """
             proxy_set_header Host $http_host;
-            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header Upgrade "";
+            proxy_set_header Proxy "";
             proxy_set_header X-Forwarded-For $remote_addr;
             proxy_set_header X-Forwarded-Proto $scheme;
             proxy_set_header X-Forwarded-Host $http_host;
             proxy_set_header X-Forwarded-Port $server_port;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_hide_header Lair-State;
+            proxy_set_header X-Forwarded-Prefix "";
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header Forwarded "for=$remote_addr;proto=$scheme";
 """
         text = (
             head

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bench.report import Report
+from bench.scenarios.hot import Hot
 
 
 class Scenario(Protocol):
     """One subject of the benchmark."""
 
-    programs: Sequence[str]
-    """What it measures against, see `bench/install.py`."""
+    @property
+    def programs(self) -> Sequence[str]:
+        """What it measures against, see `bench/install.py`."""
+        ...
 
     def measure(self, *, short: bool, check: bool) -> Report:
         """Measure it, and return what was found.
@@ -24,4 +27,4 @@ class Scenario(Protocol):
         ...
 
 
-SCENARIOS: dict[str, Scenario] = {}
+SCENARIOS: dict[str, Scenario] = {"hot": Hot()}

@@ -16,13 +16,12 @@ from tests.system.lair import Lair
 from tests.system.visitors import Answer, Traffic, fetch
 
 from sourcelair.client.ceryx import CeryxClient
+from sourcelair.client.policy import Limits, SleepPolicy
 from sourcelair.client.servers import (
-    Limits,
     Readiness,
     Server,
     ServerInput,
     ServersClient,
-    SleepPolicy,
     SleepRequest,
     Spec,
 )

@@ -1,0 +1,238 @@
+"""The hot path: what a proxied request costs, beside every peer and beside NGINX alone, in one run.
+
+All proxies run at once, each on the same processor, and take turns of a second: noise of the machine meets all of them.
+The first figure is the processor time per request of all of a proxy's processes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench import wrk
+from bench.peers.base import Peer, Routes, Running
+from bench.peers.caddy import Caddy
+from bench.peers.chp import ConfigurableHttpProxy
+from bench.peers.envoy import Envoy
+from bench.peers.haproxy import HaproxyMap
+from bench.peers.lair import Lair
+from bench.peers.nginx import Static, upstream
+from bench.peers.traefik import Traefik
+from bench.report import Report, Table, spread
+from bench.stage import Stage, stage
+
+SLICE = 1.0
+"""Seconds of a turn."""
+
+ROUNDS = 9
+"""Turns of each proxy."""
+
+ASKED = 1000
+"""Hosts that are asked for, in turn; they lie all over the table."""
+
+SMALL, LARGE, POST = "small answer", "100 kB answer", "POST of 10 kB"
+BUSY = 0.9
+"""Part of its processor that a proxy must use for its throughput to be its own limit."""
+
+BARE, DRESSED, LAIR, MAP = Static(dressed=False), Static(dressed=True), Lair, HaproxyMap
+
+
+@dataclass
+class Seen:
+    """What one proxy did in its turns: lists with a figure of each."""
+
+    cpu: list[float] = field(default_factory=list)
+    """Microseconds a request."""
+    loads: list[wrk.Load] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+    """Part of one processor."""
+    memory: int = 0
+    """Bytes, at the end."""
+
+    @property
+    def middle(self) -> float:
+        """Return the median of the processor time per request, in microseconds."""
+        return statistics.median(self.cpu)
+
+
+def names(number: int) -> list[str]:
+    """Return so many public hosts, 42 characters each."""
+    return [f"project-{at:07d}--owner-{at % 5000:04d}.example.com" for at in range(number)]
+
+
+def hosts(number: int, targets: Sequence[int]) -> Routes:
+    """Return so many routes to these ports, in turn."""
+    return {host: targets[at % len(targets)] for at, host in enumerate(names(number))}
+
+
+def sample(routes: Routes, number: int) -> list[str]:
+    """Return so many hosts from all over the table, the same ones each time."""
+    every = list(routes)
+    step = max(1, len(every) // number)
+    return every[::step][:number]
+
+
+def all_peers() -> list[Peer]:
+    """Return everything that is compared."""
+    return [
+        DRESSED,
+        BARE,
+        LAIR(),
+        MAP(),
+        Envoy(),
+        ConfigurableHttpProxy(),
+        Traefik(),
+        Caddy(),
+    ]
+
+
+def start(place: Stage, peers: Sequence[Peer], routes: Routes) -> dict[str, Running]:
+    """Start those that take so many routes."""
+    running = {}
+    for peer in peers:
+        if len(routes) <= peer.most_routes:
+            sys.stderr.write(f"bench: hot: starting {peer.name} with {len(routes):,} routes\n")
+            running[peer.name] = peer.start(place, routes)
+    return running
+
+
+def compare(
+    place: Stage, running: Mapping[str, Running], question: wrk.Question, rounds: int, seconds: float = SLICE
+) -> dict[str, Seen]:
+    """Ask them in turn, and return what each did."""
+    seen = {name: Seen() for name in running}
+    folder = place.folder("load")
+    for number in range(rounds + 1):
+        for name, proxy in running.items():
+            before = proxy.cpu()
+            load = wrk.run(folder, proxy.port, question, seconds)
+            spent = proxy.cpu() - before
+            if number and load.requests:  # the first one opens connections and fills caches
+                seen[name].cpu.append(spent / load.requests * 1e6)
+                seen[name].busy.append(spent / load.seconds)
+                seen[name].loads.append(load)
+    for name, proxy in running.items():
+        seen[name].memory = proxy.memory()
+    return seen
+
+
+def ratio(seen: Mapping[str, Seen], ours: str, other: str) -> float:
+    """Return the median of the ratios of the same round."""
+    return statistics.median(mine / theirs for mine, theirs in zip(seen[ours].cpu, seen[other].cpu, strict=True))
+
+
+def table(title: str, seen: Mapping[str, Seen]) -> Table:
+    """Return what was seen as a table."""
+    head = [
+        "proxy",
+        "CPU us a request",
+        "of NGINX's",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "its processor busy",
+        "failed",
+        "MB",
+    ]
+    made = Table(title, head)
+    for name, each in seen.items():
+        if not each.cpu:
+            made.rows.append([name, "no answer", *[""] * (len(head) - 2)])
+            continue
+        busy = statistics.median(each.busy)
+        made.rows.append(
+            [
+                name,
+                spread(each.cpu),
+                f"{ratio(seen, name, DRESSED.name):.2f}" if DRESSED.name in seen else "",
+                f"{statistics.median(load.rate for load in each.loads):,.0f}",
+                f"{statistics.median(load.p50 for load in each.loads):.2f}",
+                f"{statistics.median(load.p99 for load in each.loads):.2f}",
+                f"{busy:.0%}" + ("" if busy >= BUSY else ": the load or the upstream is the limit"),
+                str(sum(load.failed for load in each.loads)),
+                f"{each.memory / 1e6:.0f}",
+            ]
+        )
+    return made
+
+
+class Hot:
+    """The scenario."""
+
+    programs = ("wrk", "haproxy", "envoy", "configurable-http-proxy", "traefik", "caddy")
+
+    def measure(self, *, short: bool, check: bool) -> Report:
+        """See `Scenario.measure`."""
+        report = Report("hot", "The hot path", "bin/bench hot", programs=self.programs, unit="us of CPU a request")
+        if check:
+            self._check(report)
+            return report
+        rounds = 1 if short else ROUNDS
+        growth = {}
+        for number in (1, 100, 10_000, 1_000_000 if not short else 20_000):
+            with stage() as place:
+                routes = hosts(number, upstream(place, 1))
+                running = start(place, all_peers(), routes)
+                seen = compare(place, running, wrk.Question(sample(routes, ASKED)), rounds)
+                growth[number] = seen[LAIR.name]
+                report.tables.append(table(f"{number:,} routes, one live target, {SMALL}", seen))
+                if number == 10_000:
+                    self._at_ten_thousand(report, place, running, routes, seen, rounds)
+        least, most = growth[100].middle, growth[max(growth)].middle
+        report.promises.append(
+            (f"{max(growth):,} routes cost <= 1.3 x 100 routes", f"{most / least:.2f}", most <= 1.3 * least)
+        )
+        self._many_targets(report, rounds)
+        return report
+
+    def _at_ten_thousand(
+        self,
+        report: Report,
+        place: Stage,
+        running: Mapping[str, Running],
+        routes: Routes,
+        seen: Mapping[str, Seen],
+        rounds: int,
+    ) -> None:
+        report.bars = sorted(((name, each.middle) for name, each in seen.items() if each.cpu), key=lambda bar: bar[1])
+        dressed, bare, haproxy = (ratio(seen, LAIR.name, other) for other in (DRESSED.name, BARE.name, MAP.name))
+        report.promises += [
+            (
+                "10,000 routes: CPU a request <= 1.2 x NGINX's with our headers and log",
+                f"{dressed:.2f}",
+                dressed <= 1.2,
+            ),
+            ("HAProxy's map matched within noise (1.1 x)", f"{haproxy:.2f}", haproxy <= 1.1),
+        ]
+        report.tables[-1].notes.append(f"Of a bare NGINX's: {bare:.2f}.")
+        asked = sample(routes, ASKED)
+        for title, question in (
+            (LARGE, wrk.Question(asked, path="/large")),
+            (POST, wrk.Question(asked, body_bytes=10_000)),
+        ):
+            report.tables.append(
+                table(f"10,000 routes, one live target, {title}", compare(place, running, question, rounds))
+            )
+
+    def _many_targets(self, report: Report, rounds: int) -> None:
+        number = 2000
+        with stage() as place:
+            routes = {**hosts(10_000, [1]), **hosts(number, upstream(place, number))}
+            running = start(place, all_peers(), routes)
+            seen = compare(place, running, wrk.Question(names(number)), rounds)
+            report.tables.append(table(f"10,000 routes, {number:,} live targets, {SMALL}", seen))
+            many = ratio(seen, LAIR.name, DRESSED.name)
+            report.promises.append(("2,000 live targets: <= 1.8 x NGINX's with one", f"{many:.2f}", many <= 1.8))
+
+    def _check(self, report: Report) -> None:
+        with stage() as place:
+            routes = hosts(1000, upstream(place, 1))
+            running = start(place, [DRESSED, LAIR()], routes)
+            seen = compare(place, running, wrk.Question(sample(routes, ASKED)), 5)
+            found = ratio(seen, LAIR.name, DRESSED.name)
+            report.tables.append(table(f"1,000 routes, one live target, {SMALL}", seen))
+            report.promises.append(
+                ("CPU a request <= 1.5 x NGINX's with our headers and log", f"{found:.2f}", found <= 1.5)
+            )
