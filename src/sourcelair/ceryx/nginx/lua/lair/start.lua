@@ -15,6 +15,9 @@ function _M.master(settings)
     for _, name in ipairs(MODULES) do
         require("lair." .. name)
     end
+    -- What every request runs is found as a global: `require` is no Lua function, and LuaJIT compiles nothing around it.
+    local balancer = require "lair.balancer"
+    rawset(_G, "lair", { balance = balancer.run, finish = balancer.finish })
 end
 
 -- init_worker_by_lua.

@@ -76,6 +76,9 @@ end
 -- Tells whether the answer may never end. An event stream is asked for by GET; what merely accepts one in answer to a
 -- POST is a request like any other.
 local function is_stream()
+    if var.lair_class == "" then
+        return false    -- see maps.conf: neither a WebSocket nor an event stream, and one variable is read instead of two
+    end
     local accept = var.http_accept
     if accept and find(accept, "text/event-stream", 1, true) and ngx.req.get_method() == "GET" then
         return true
