@@ -66,8 +66,9 @@ def install(names: Iterable[str]) -> None:
 
 
 def version(name: str) -> str:
-    """Return the first line of what a program says of its version."""
+    """Return the program's name, and the first line of what it says of its version."""
     flag = {"traefik": "version", "caddy": "version", "haproxy": "-v", "wrk": "-v"}.get(name, "--version")
     done = subprocess.run([program(name), flag], capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].strip() if lines else "?"
+    said = lines[0].replace(program(name), "").strip() if lines else "?"
+    return said if said.lower().startswith(name) else f"{name} {said}"

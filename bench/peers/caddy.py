@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bench.asking import Call
 from bench.install import program
 from bench.peers.base import Routes, Running, process_family
 from bench.stage import Stage, until_accepts
+
+_JSON = {"Content-Type": "application/json"}
 
 
 def route(host: str, target: int) -> dict[str, Any]:
@@ -22,16 +25,26 @@ class Caddy:
     name = "Caddy"
     program = "caddy"
     most_routes = 10_000
+    api_connections = 4
 
     def __init__(self) -> None:
-        self.admin_port = 0
+        self.api_port = 0
+
+    def change(self, host: str, target: int) -> Call:
+        """Return what sets one route; Caddy loads all of its configuration anew then."""
+        return Call("PATCH", f"/id/{host}", json.dumps(route(host, target)).encode(), _JSON)
+
+    def changes(self, routes: Routes) -> Call:
+        """Return what sets all routes."""
+        body = json.dumps([route(host, target) for host, target in routes.items()]).encode()
+        return Call("PATCH", "/config/apps/http/servers/public/routes", body, _JSON, len(routes))
 
     def start(self, stage: Stage, routes: Routes) -> Running:
         """Start it with a configuration of all routes."""
         folder, port = stage.folder("caddy"), stage.free_port()
-        self.admin_port = stage.free_port()
+        self.api_port = stage.free_port()
         configuration = {
-            "admin": {"listen": f"127.0.0.1:{self.admin_port}", "config": {"persist": False}},
+            "admin": {"listen": f"127.0.0.1:{self.api_port}", "config": {"persist": False}},
             "logging": {"logs": {"default": {"level": "ERROR"}}},
             "apps": {
                 "http": {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 
+from bench.asking import Call, Caller
 from bench.install import program
 from bench.peers.base import Routes, Running, process_family
 from bench.stage import Stage, until_accepts
@@ -18,6 +18,7 @@ class ConfigurableHttpProxy:
     name = "configurable-http-proxy"
     program = "configurable-http-proxy"
     most_routes = 10_000
+    api_connections = 32
 
     def __init__(self) -> None:
         self.api_port = 0
@@ -36,17 +37,18 @@ class ConfigurableHttpProxy:
         process = stage.spawn(command, env={"CONFIGPROXY_AUTH_TOKEN": TOKEN}, cwd=folder)
         until_accepts(port, process)
         until_accepts(self.api_port, process)
-        api = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
+        api = Caller(self.api_port)
         for host, target in routes.items():
-            change(api, host, target)
+            api.send(self.change(host, target))
+            api.finish()
+        api.close()
         return Running(port, process_family(process.pid))
 
+    def change(self, host: str, target: int) -> Call:
+        """Return what sets one route."""
+        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
+        body = json.dumps({"target": f"http://127.0.0.1:{target}"}).encode()
+        return Call("POST", f"/api/routes/{host}", body, headers)
 
-def change(api: http.client.HTTPConnection, host: str, target: int) -> None:
-    """Set one route. Raises RuntimeError if it is refused."""
-    headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-    api.request("POST", f"/api/routes/{host}", json.dumps({"target": f"http://127.0.0.1:{target}"}), headers)
-    answer = api.getresponse()
-    answer.read()
-    if answer.status != 201:
-        raise RuntimeError(f"configurable-http-proxy answered {answer.status}")
+    def changes(self, routes: Routes) -> None:
+        """There are no batches."""

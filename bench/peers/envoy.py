@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.install import program
-from bench.peers.base import Routes, Running, process_family
+from bench.peers.base import Routes, Running, process_family, replace
 from bench.stage import Stage, until_accepts
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -58,11 +58,9 @@ def clusters(routes: Routes) -> list[dict[str, Any]]:
     ]
 
 
-def write(path: Path, version: str, resources: list[dict[str, Any]]) -> None:
-    """Put a file of resources in place; Envoy looks at files that are moved to where they belong."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"version_info": version, "resources": resources}))
-    new.rename(path)
+def resources(version: int, those: list[dict[str, Any]]) -> bytes:
+    """Return a file of resources; Envoy looks at files that are moved to where they belong."""
+    return json.dumps({"version_info": str(version), "resources": those}).encode()
 
 
 class Envoy:
@@ -72,12 +70,22 @@ class Envoy:
     program = "envoy"
     most_routes = 10_000
 
+    def __init__(self) -> None:
+        self.file = Path()
+        self._version = 1
+
+    def content(self, routes: Routes) -> bytes:
+        """Return the file of these routes; their targets must have been there at the start."""
+        self._version += 1
+        return resources(self._version, [virtual_hosts(routes)])
+
     def start(self, stage: Stage, routes: Routes) -> Running:
         """Start it with the files of all routes."""
         folder, port = stage.folder("envoy"), stage.free_port()
-        write(folder / "routes.json", "1", [virtual_hosts(routes)])
-        write(folder / "clusters.json", "1", clusters(routes))
-        source = {"resource_api_version": "V3", "path_config_source": {"path": str(folder / "routes.json")}}
+        self.file = folder / "routes.json"
+        replace(self.file, self.content(routes))
+        replace(folder / "clusters.json", resources(1, clusters(routes)))
+        source = {"resource_api_version": "V3", "path_config_source": {"path": str(self.file)}}
         manager = {
             "@type": HTTP,
             "stat_prefix": "public",

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bench.asking import Call
 from bench.peers.base import Routes, Running
 from bench.stage import PROXY_CPU, Stage, until_accepts
 from bench.usage import family
@@ -27,12 +28,14 @@ class Lair:
     name = "SourceLair"
     program = ""
     most_routes = 1_000_000
+    api_connections = 32
 
     def __init__(self) -> None:
         self.api_port = 0
         self.data_dir = Path()
         self.control_plane = 0
         """Process id of `lair up`."""
+        self._token = ""
 
     def start(self, stage: Stage, routes: Routes, **settings: str) -> Running:
         """Start it, and write all routes by the batch API.
@@ -77,9 +80,7 @@ class Lair:
     def call(self, method: str, path: str, body: Any = None, timeout: float = 120) -> Any:
         """Call the API, and return what it answered as JSON. Raises RuntimeError if it refuses."""
         api = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=timeout)
-        token = (self.data_dir / "admin.token").read_text().strip()
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        api.request(method, path, None if body is None else json.dumps(body), headers)
+        api.request(method, path, None if body is None else json.dumps(body), self._headers())
         answer = api.getresponse()
         text = answer.read()
         if answer.status >= 300:
@@ -90,14 +91,21 @@ class Lair:
         """Write routes, as many in one transaction as there may be."""
         left = iter(routes)
         while some := list(itertools.islice(left, BATCH)):
-            writes = [
-                {
-                    "source": host,
-                    "route": {"source": host, "target": f"http://127.0.0.1:{target}", "instance": f"i-{target}"},
-                }
-                for host, target in some
-            ]
-            self.call("POST", "/api/routes:batch", {"writes": writes})
+            self.call("POST", "/api/routes:batch", _batch(some))
+
+    def change(self, host: str, target: int) -> Call:
+        """Return what sets one route."""
+        return Call("PUT", f"/api/routes/{host}/", json.dumps(_route(host, target)).encode(), self._headers())
+
+    def changes(self, routes: Routes) -> Call:
+        """Return what sets many routes, all or none."""
+        body = json.dumps(_batch(routes.items())).encode()
+        return Call("POST", "/api/routes:batch", body, self._headers(), len(routes))
+
+    def _headers(self) -> dict[str, str]:
+        if not self._token:
+            self._token = (self.data_dir / "admin.token").read_text().strip()
+        return {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
 
     def _until_ready(self, process: Any) -> None:
         until_accepts(self.api_port, process)
@@ -111,3 +119,11 @@ class Lair:
             self.call("GET", "/readyz")
             return True
         return False
+
+
+def _route(host: str, target: int) -> dict[str, str]:
+    return {"source": host, "target": f"http://127.0.0.1:{target}", "instance": f"i-{target}"}
+
+
+def _batch(routes: Iterable[tuple[str, int]]) -> dict[str, Any]:
+    return {"writes": [{"source": host, "route": _route(host, target)} for host, target in routes]}

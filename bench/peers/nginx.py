@@ -52,7 +52,10 @@ def serve(stage: Stage, folder: Path, text: str, ports: Sequence[int], cpus: Seq
 
 
 def upstream(stage: Stage, number: int) -> list[int]:
-    """Start what all proxies lead to, on so many ports, and return these: small at /, 100 kB at /large."""
+    """Start what all proxies lead to, on so many ports, and return these.
+
+    A small answer is at /, one that says on which port it was asked at /port, and 100 kB are at /large.
+    """
     folder = stage.folder("upstream")
     (folder / "large").write_bytes(b"x" * LARGE)
     ports = [stage.free_port() for _ in range(number)]
@@ -64,6 +67,7 @@ def upstream(stage: Stage, number: int) -> list[int]:
     server {{
 {listens}
         location / {{ return 200 "hello\\n"; }}
+        location = /port {{ return 200 "port $server_port\\n"; }}
         location = /large {{ root {folder}; }}
     }}
 }}

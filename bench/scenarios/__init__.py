@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bench.report import Report
+from bench.scenarios.change import Change
 from bench.scenarios.hot import Hot
 
 
@@ -27,4 +28,7 @@ class Scenario(Protocol):
         ...
 
 
-SCENARIOS: dict[str, Scenario] = {"hot": Hot()}
+SCENARIOS: dict[str, Scenario] = {
+    "hot": Hot(),
+    "change": Change(),
+}
