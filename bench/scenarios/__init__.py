@@ -7,6 +7,7 @@ from typing import Protocol
 
 from bench.report import Report
 from bench.scenarios.rest import Rest
+from bench.scenarios.restart import Restart
 
 
 class Scenario(Protocol):
@@ -25,4 +26,4 @@ class Scenario(Protocol):
         ...
 
 
-SCENARIOS: dict[str, Scenario] = {"rest": Rest()}
+SCENARIOS: dict[str, Scenario] = {"rest": Rest(), "restart": Restart()}
