@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -35,7 +36,8 @@ class Stage:
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self.directory = directory
         self._stack = stack
-        self._ports = iter(PORTS)
+        # In any order: of two runs at once neither may get what the other has not listened on yet.
+        self._ports = iter(random.sample(PORTS, len(PORTS)))
 
     def free_port(self) -> int:
         """Return a port on which nobody listens, and that was not given before."""
