@@ -144,7 +144,7 @@ class Node:
         self._lair.write(routes.items())
         self.written = time.monotonic() - began
         """Seconds that it took to write all routes."""
-        _note(self._lair.port, routes, began, Starts())
+        _note(self._lair.port, routes, time.monotonic(), Starts())
         self.kinds: dict[str, Callable[[Starts], None]] = {
             "NGINX": self._nginx,
             "the control plane": self._control_plane,
