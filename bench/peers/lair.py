@@ -7,9 +7,11 @@ import http.client
 import itertools
 import json
 import os
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from bench.usage import family
 SOURCE = Path(__file__).parents[2] / "src"
 BATCH = 10_000
 
+DOWN = 120.0
+"""Seconds that `lair down` may take."""
+
 
 class Lair:
     """One node with one NGINX worker. Its processes are NGINX's: the control plane is not on the way of a request."""
@@ -31,47 +36,70 @@ class Lair:
     api_connections = 32
 
     def __init__(self) -> None:
+        self.port = 0
         self.api_port = 0
         self.data_dir = Path()
-        self.control_plane = 0
-        """Process id of `lair up`."""
+        self.env: dict[str, str] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        """`lair up`."""
         self._token = ""
+        self._connections = threading.local()
+
+    @property
+    def control_plane(self) -> int:
+        """Return the process id of `lair up`."""
+        assert self.process is not None
+        return self.process.pid
 
     def start(self, stage: Stage, routes: Routes, **settings: str) -> Running:
-        """Start it, and write all routes by the batch API.
+        """Start it, and write all routes by the batch API. Whatever runs of it is stopped with the stage.
 
         Args:
             stage: where.
             routes: all of them.
             settings: further ones, such as `LAIR_IDLE_TIMEOUT`.
         """
-        folder, port = stage.folder("lair"), stage.free_port()
-        self.api_port, self.data_dir = stage.free_port(), folder / "data"
+        folder = stage.folder("lair")
+        self.port, self.api_port, self.data_dir = stage.free_port(), stage.free_port(), folder / "data"
         (folder / "lair.toml").touch()
         kept = {name: "" for name in os.environ if name.startswith("LAIR_")}
-        env = {
+        self.env = {
             **kept,
             "PYTHONPATH": str(SOURCE),
             "LAIR_CONFIG": str(folder / "lair.toml"),
             "LAIR_DATA_DIR": str(self.data_dir),
-            "LAIR_LISTEN": f"127.0.0.1:{port}",
+            "LAIR_LISTEN": f"127.0.0.1:{self.port}",
             "LAIR_API_LISTEN": f"127.0.0.1:{self.api_port}",
             "LAIR_NGINX_WORKERS": "1",
             "LAIR_ROUTE_TABLE_BYTES": str(max(64 << 20, len(routes) * 320)),
             "LAIR_DEMO": "false",
             **settings,
         }
-        process = stage.spawn(
-            [sys.executable, "-m", "sourcelair.cli", "up"],
-            env={name: value for name, value in env.items() if value},
-            cpus=(PROXY_CPU,),
-            cwd=folder,
-        )
-        self.control_plane = process.pid
-        until_accepts(port, process)
-        self._until_ready(process)
+        stage.enter(self._stopped())
+        self.up(stage)
+        until_accepts(self.port, self.process)
+        self.until_ready()
         self.write(routes.items())
-        return Running(port, self.nginx)
+        return Running(self.port, self.nginx)
+
+    def up(self, stage: Stage) -> None:
+        """Start `lair up`, the first time or again, and wait for nothing."""
+        command = [sys.executable, "-m", "sourcelair.cli", "up"]
+        self.process = stage.spawn(command, env=self.env, cpus=(PROXY_CPU,), cwd=self.data_dir.parent)
+
+    def down(self) -> None:
+        """Stop all of it: the control plane, NGINX, and servers, which have sessions of their own."""
+        command = [sys.executable, "-m", "sourcelair.cli", "down"]
+        with (self.data_dir.parent / "output.log").open("ab") as output:
+            env = {**os.environ, **self.env}
+            subprocess.run(command, env=env, stdout=output, stderr=output, timeout=DOWN, check=True)
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.down()
 
     def nginx(self) -> list[int]:
         """Return NGINX's processes."""
@@ -79,10 +107,14 @@ class Lair:
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 120) -> Any:
         """Call the API, and return what it answered as JSON. Raises RuntimeError if it refuses."""
-        api = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=timeout)
-        api.request(method, path, None if body is None else json.dumps(body), self._headers())
-        answer = api.getresponse()
-        text = answer.read()
+        api = self._connection(timeout)
+        try:
+            api.request(method, path, None if body is None else json.dumps(body), self._headers())
+            answer = api.getresponse()
+            text = answer.read()
+        except BaseException:
+            api.close()  # it connects anew with the next request
+            raise
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path} was answered with {answer.status}: {text[:300]!r}")
         return json.loads(text) if text else None
@@ -107,17 +139,36 @@ class Lair:
             self._token = (self.data_dir / "admin.token").read_text().strip()
         return {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
 
-    def _until_ready(self, process: Any) -> None:
-        until_accepts(self.api_port, process)
-        while not self._is_ready():
-            if process.poll() is not None:
-                raise RuntimeError(f"lair up ended with {process.returncode}")
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        """Return this thread's connection to the API: ten thousand calls need not be as many connections."""
+        api: http.client.HTTPConnection | None = getattr(self._connections, "api", None)
+        if api is None or api.port != self.api_port:
+            api = self._connections.api = http.client.HTTPConnection("127.0.0.1", self.api_port)
+        api.timeout = timeout
+        if api.sock is not None:
+            api.sock.settimeout(timeout)
+        return api
+
+    def until_ready(self, part: str | None = None) -> None:
+        """Wait until `/readyz` says that it is ready, or one part of it (`agent`: visitors are served by the table).
+
+        Raises:
+            RuntimeError: it ended.
+        """
+        while not self._is_ready(part):
+            if self.process is not None and self.process.poll() is not None:
+                raise RuntimeError(f"lair up ended with {self.process.returncode}")
             time.sleep(0.02)
 
-    def _is_ready(self) -> bool:
-        with contextlib.suppress(OSError, RuntimeError):
-            self.call("GET", "/readyz")
-            return True
+    def _is_ready(self, part: str | None) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            api = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=10)
+            try:
+                api.request("GET", "/readyz")
+                said = json.loads(api.getresponse().read())
+            finally:
+                api.close()
+            return bool(said["ready"] if part is None else said["parts"][part])
         return False
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 from bench.report import Report
 from bench.scenarios.change import Change
 from bench.scenarios.hot import Hot
+from bench.scenarios.rest import Rest
+from bench.scenarios.restart import Restart
 
 
 class Scenario(Protocol):
@@ -31,4 +33,6 @@ class Scenario(Protocol):
 SCENARIOS: dict[str, Scenario] = {
     "hot": Hot(),
     "change": Change(),
+    "rest": Rest(),
+    "restart": Restart(),
 }

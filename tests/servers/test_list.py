@@ -62,7 +62,7 @@ async def test_others_go_on_while_a_list_is_made(life: Life, monkeypatch: pytest
     await asyncio.sleep(0)
     parts = http._array(life.service.select(ADMIN))
     first = await anext(parts)
-    workers[-1].gone.set()
+    workers[-1].removed = True
     life.service._forget(workers[-1].record)
     listed = json.loads(first + b"".join([part async for part in parts]))
     beside.cancel()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from pydantic import BaseModel
-
 from sourcelair.client.servers import Server, ServerEvent, ServersClient
+from sourcelair.client.sharing import Shared, as_if_all_set
 from sourcelair.errors import LairError
 from sourcelair.telemetry import get_logger
 
@@ -21,8 +19,6 @@ SILENCE = 40.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds until the API is asked again: at first, and after doubling."""
-
-M = TypeVar("M", bound=BaseModel)
 
 Name = tuple[str, str]
 
@@ -45,8 +41,7 @@ class Directory:
         self._at_host: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Of those who wait for a change at one host, for as long as they do."""
         self._listeners: list[Listener] = []
-        self._parts: WeakValueDictionary[tuple[type[BaseModel], str], BaseModel] = WeakValueDictionary()
-        """What ten thousand servers have a few of, by its JSON: see `_share`."""
+        self._shared = Shared()
         self.synced = asyncio.Event()
         """Set once all servers were listed; cleared while the stream is broken."""
 
@@ -152,26 +147,15 @@ class Directory:
                 return
             if known.revision == server.revision and known.policy == server.policy:  # an owner's has no revision
                 return
-        self._share(server)
+        server.policy = self._shared.part(server.policy)
+        self._shared.in_spec(server.spec)
+        as_if_all_set(server)
         for host in known.hosts if known else []:
             self._by_host.pop(host, None)
         self._by_name[name] = server
         for host in server.hosts:
             self._by_host[host] = name
         self._tell(name, server, [*server.hosts, *(known.hosts if known else [])])
-
-    def _share(self, server: Server) -> None:
-        """Keep equal policies once: that is half of the memory that servers take."""
-
-        def shared(part: M) -> M:
-            kept = self._parts.setdefault((type(part), part.model_dump_json()), part)
-            assert isinstance(kept, type(part))  # noqa: S101 - the key says so
-            return kept
-
-        spec = server.spec
-        server.policy = shared(server.policy)
-        spec.sleep, spec.wake, spec.limits = shared(spec.sleep), shared(spec.wake), shared(spec.limits)
-        spec.readiness = shared(spec.readiness)
 
     def _drop(self, name: Name) -> None:
         server = self._by_name.pop(name, None)

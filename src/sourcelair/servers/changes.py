@@ -18,16 +18,23 @@ class Changes:
     """Something that changes now and then."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
+        """Of those who wait; an event takes a kilobyte, and of ten thousand servers hardly any has one who waits."""
 
     def notify(self) -> None:
         """Make everybody look again who waits."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    def _change(self) -> asyncio.Event:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        return self._changed
 
     async def change(self, deadline: float | None = None) -> bool:
         """Wait until something changes. Returns False at the deadline (of the loop's clock), if there is one."""
-        changed = self._changed
+        changed = self._change()
         try:
             async with asyncio.timeout_at(deadline):
                 await changed.wait()
@@ -46,7 +53,7 @@ class Changes:
             while not task.done():
                 if interrupted():
                     raise Interrupted
-                changed = asyncio.ensure_future(self._changed.wait())
+                changed = asyncio.ensure_future(self._change().wait())
                 try:
                     await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
                 finally:

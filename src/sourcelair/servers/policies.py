@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sourcelair.client.ceryx import RouteSettings
 from sourcelair.client.policy import Policy, SleepPolicy, WakePolicy
+from sourcelair.client.sharing import Shared, as_if_all_set
 from sourcelair.servers.drivers.base import Driver
 from sourcelair.servers.records import ServerRecord
 from sourcelair.settings import Settings
@@ -42,6 +43,7 @@ class Policies:
         self.owners: dict[str, Policy] = {}
         """What owners say for all of their servers."""
         self._kept: dict[str, Policy] = {}
+        self._shared = Shared()
 
     def applied(self, record: ServerRecord) -> ServerRecord:
         """Return the record with the policy that is in effect for it."""
@@ -54,7 +56,10 @@ class Policies:
             policy = policy.model_copy(update={"sleep": policy.sleep.model_copy(update={"doze_after": None})})
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
-        return record.model_copy(update={"policy": self._kept.setdefault(policy.model_dump_json(), policy)})
+        applied = record.model_copy(update={"policy": self._kept.setdefault(policy.model_dump_json(), policy)})
+        self._shared.in_spec(applied.spec)
+        as_if_all_set(applied)
+        return applied
 
     def routed(self, record: ServerRecord) -> RouteSettings:
         """Return the settings of its routes: what is in effect for it and not for the whole installation anyway."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sourcelair.client.ceryx import RouteSettings
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
@@ -60,8 +61,8 @@ class Worker(Changes):
         """Stops that users asked for; a start that was asked for before one of them is over."""
         self.failed_starts = 0
         """Failed starts that this process saw; who waits compares."""
-        self.gone = asyncio.Event()
-        """Set once it is forgotten."""
+        self.removed = False
+        """Whether it is forgotten."""
         self.asked: float | None = None
         """Since when (monotonic seconds) somebody waits for it."""
         self.gate: float | None = None
@@ -108,10 +109,13 @@ class Worker(Changes):
             raise LairError(f"{self.record.name} needs the driver {name!r}, which is not here.")
         return driver
 
-    @property
-    def removed(self) -> bool:
-        """Whether it is forgotten."""
-        return self.gone.is_set()
+    @cached_property
+    def gone(self) -> asyncio.Event:
+        """Return what is set once it is forgotten; hardly anybody waits for that."""
+        gone = asyncio.Event()
+        if self.removed:
+            gone.set()
+        return gone
 
     @property
     def hosts(self) -> list[str]:
@@ -186,6 +190,7 @@ class Worker(Changes):
             record = self.record
             operations = [Delete(record.key), Delete(f"{STARTS}{record.owner}/{record.project}"), *also(record)]
             await self.context.store.transact([Compare(record.key, self.revision)], operations)
+            self.removed = True
             self.gone.set()
         return record
 
