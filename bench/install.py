@@ -70,4 +70,5 @@ def version(name: str) -> str:
     flag = {"traefik": "version", "caddy": "version", "haproxy": "-v", "wrk": "-v"}.get(name, "--version")
     done = subprocess.run([program(name), flag], capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].strip() if lines else "?"
+    line = lines[0].strip() if lines else "?"
+    return line if line[:1].isalpha() else f"{name} {line}"  # some say the number alone
