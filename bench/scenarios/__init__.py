@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bench.report import Report
+from bench.scenarios.wake import Wake
 
 
 class Scenario(Protocol):
@@ -24,4 +25,4 @@ class Scenario(Protocol):
         ...
 
 
-SCENARIOS: dict[str, Scenario] = {}
+SCENARIOS: dict[str, Scenario] = {"wake": Wake()}
