@@ -21,8 +21,8 @@ def main() -> int:
     broken = 0
     for name in given.names or SCENARIOS:
         scenario = SCENARIOS[name]
-        install(["wrk", *scenario.programs])
         sys.stderr.write(f"bench: {name}\n")
+        install(scenario.programs)
         report = scenario.measure(short=given.short, check=given.check)
         sys.stdout.write(report.text() + "\n")
         if not given.short and not given.check:

@@ -10,6 +10,7 @@ from bench.scenarios.change import Change
 from bench.scenarios.hot import Hot
 from bench.scenarios.rest import Rest
 from bench.scenarios.restart import Restart
+from bench.scenarios.wake import Wake
 
 
 class Scenario(Protocol):
@@ -33,6 +34,7 @@ class Scenario(Protocol):
 SCENARIOS: dict[str, Scenario] = {
     "hot": Hot(),
     "change": Change(),
+    "wake": Wake(),
     "rest": Rest(),
     "restart": Restart(),
 }

@@ -159,7 +159,7 @@ async def test_08_failures_are_shown_with_logs_and_retries_are_bounded(site: Sit
 
 
 async def test_09_waking_adds_milliseconds(site: Site, tmp_path: Path) -> None:
-    """Between the visitor's arrival and the route, all but the server's own start. `bench/wake.py` measures it."""
+    """Between the visitor's arrival and the route, all but the server's own start. `bin/bench wake` measures it."""
     await site.put("ask", "quick", [str(built(tmp_path)), "{port}"], directory=tmp_path)
     added = []
     for _ in range(7):
