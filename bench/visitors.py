@@ -35,7 +35,7 @@ class Met:
 
 async def hold(port: int, host: str, met: Met, over: asyncio.Event) -> None:
     """Open a WebSocket, and send and receive until it is over."""
-    reader, writer = await _upgraded(port, host)
+    reader, writer = await upgraded(port, host)
     met.sockets += 1
     try:
         while not over.is_set():
@@ -51,7 +51,8 @@ async def hold(port: int, host: str, met: Met, over: asyncio.Event) -> None:
         writer.close()
 
 
-async def _upgraded(port: int, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def upgraded(port: int, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return an open WebSocket to a host of a proxy on loopback. Raises RuntimeError: it was refused."""
     key = base64.b64encode(os.urandom(16))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
