@@ -12,7 +12,7 @@ from tests.ceryx.conftest import Ceryx
 
 from sourcelair.ceryx.http import _encode
 from sourcelair.ceryx.models import encode_route, route_key
-from sourcelair.ceryx.routes import _route_changes, clean_writes
+from sourcelair.ceryx.routes import clean_writes
 from sourcelair.client.arrays import decode_array
 from sourcelair.client.ceryx import RouteChanges, RouteWrite, StoredRoute
 from sourcelair.pacing import in_steps
@@ -42,10 +42,12 @@ async def test_long_lists_are_handled_in_steps() -> None:
         Event("put", route_key(name), 7, Entry(route_key(name), encode_route(live(name)), 7, 7, 1), None)
         for name in NAMES
     )
-    changes, count = await turns(_route_changes(Change(7, events)))
-    assert [change.source for change in changes.changes] == NAMES and count >= 10
-    text, count = await turns(_encode(changes))
-    assert RouteChanges.model_validate_json(text) == changes and count >= 10
+    text, count = await turns(_encode(Change(7, events)))
+    changes = RouteChanges.model_validate_json(text)
+    assert [change.source for change in changes.changes] == NAMES and changes.revision == 7 and count >= 10
+    assert [change.route for change in changes.changes] == [
+        StoredRoute(**live(name).model_dump(), revision=7) for name in NAMES
+    ]
 
     async def decode() -> list[StoredRoute]:
         return [StoredRoute(**item["route"]) async for item in in_steps(decode_array(text[text.index("[") : -1]))]

@@ -15,11 +15,11 @@ from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
 from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of, take_list
 from sourcelair.ceryx.http_nodes import create_nodes_router
-from sourcelair.ceryx.models import show_entry, show_route
+from sourcelair.ceryx.models import ROUTES, show_change, show_entry, show_route
 from sourcelair.ceryx.routes import MAX_BATCH
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import clean_source
-from sourcelair.client.ceryx import BatchResult, Route, RouteChanges, RouteWrite
+from sourcelair.client.ceryx import BatchResult, Route, RouteWrite
 from sourcelair.errors import (
     BadRequest,
     HistoryCompacted,
@@ -29,7 +29,7 @@ from sourcelair.errors import (
     PreconditionFailed,
 )
 from sourcelair.pacing import in_steps
-from sourcelair.store.base import Entry
+from sourcelair.store.base import Change, Entry
 from sourcelair.streams import EventStream, event
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
@@ -198,13 +198,13 @@ async def _array(
     yield b"]"
 
 
-async def _encode(change: RouteChanges) -> str:
-    """Encode all changes of a revision, in steps: it is one event, however many they are."""
-    parts = [to_json(one) async for one in in_steps(change.changes)]
+async def _encode(change: Change) -> str:
+    """Encode all routes' changes of a revision, in steps: it is one event (`RouteChanges`), however many they are."""
+    parts = [to_json(show_change(one)) async for one in in_steps(change.events) if one.key.startswith(ROUTES)]
     return (b'{"revision":%d,"changes":[%s]}' % (change.revision, b",".join(parts))).decode()
 
 
-async def _events(changes: AsyncGenerator[RouteChanges, None]) -> AsyncGenerator[bytes, None]:
+async def _events(changes: AsyncGenerator[Change, None]) -> AsyncGenerator[bytes, None]:
     """Encode a watch. An error in its midst is told as an event, and ends it."""
     try:
         async for change in changes:

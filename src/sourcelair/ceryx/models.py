@@ -7,7 +7,7 @@ from typing import Any
 
 from sourcelair.client.ceryx import Route, StoredRoute
 from sourcelair.errors import Unavailable
-from sourcelair.store.base import Entry
+from sourcelair.store.base import Entry, Event
 
 SCHEMA = 1
 """Version of the records below. A newer one is refused; an older one would be migrated in `record_of`."""
@@ -81,6 +81,16 @@ def show_entry(entry: Entry, *, revision: bool = False) -> dict[str, Any]:
     if revision:
         shown["revision"] = entry.mod_revision
     return shown
+
+
+def show_change(event: Event) -> dict[str, Any]:
+    """Return the change of a route as a watch tells it (`RouteChange`), without building a model of each."""
+    source, entry = event.key.removeprefix(ROUTES), event.entry
+    if entry is None:
+        return {"source": source, "route": None}
+    record = record_of(entry)
+    del record["schema"]
+    return {"source": source, "route": {"source": source, **record, "revision": entry.mod_revision}}
 
 
 def show_route(route: Route) -> dict[str, Any]:

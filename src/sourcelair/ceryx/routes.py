@@ -12,7 +12,7 @@ from typing import cast
 from sourcelair.ceryx import metrics
 from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, route_key
 from sourcelair.ceryx.validation import clean_route, clean_source
-from sourcelair.client.ceryx import RouteChange, RouteChanges, RouteWrite, StoredRoute
+from sourcelair.client.ceryx import RouteWrite, StoredRoute
 from sourcelair.errors import (
     Conflict,
     HistoryCompacted,
@@ -263,10 +263,10 @@ class Routes:
         for write in writes:
             self._written.pop(write.source, None)
 
-    async def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
+    async def watch(self, from_revision: int) -> AsyncGenerator[Change, None]:
         """Begin a watch of all revisions from one on.
 
-        A revision that changed no route comes with no changes: it says how far the reader has come.
+        A revision that changed no route comes too, with what it changed: it says how far the reader has come.
 
         Raises:
             HistoryCompacted: at once, or later from the generator: list the routes again. Also where `from_revision`
@@ -293,22 +293,13 @@ class Routes:
 
     async def _follow(
         self, changes: AsyncGenerator[Change, None], first: asyncio.Future[Change | None]
-    ) -> AsyncGenerator[RouteChanges, None]:
+    ) -> AsyncGenerator[Change, None]:
         try:
             change = await first
             while change is not None:
-                yield await _route_changes(change)
+                yield change
                 change = await anext(changes, None)
         finally:
             first.cancel()
             await asyncio.wait([first])
             await changes.aclose()
-
-
-async def _route_changes(change: Change) -> RouteChanges:
-    changes = list[RouteChange]()
-    async for event in in_steps(change.events):
-        if event.key.startswith(ROUTES):
-            route = None if event.entry is None else decode_route(event.entry)
-            changes.append(RouteChange(source=event.key.removeprefix(ROUTES), route=route))
-    return RouteChanges(revision=change.revision, changes=changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from sourcelair.client.ceryx import Route, RouteSettings
@@ -21,6 +22,7 @@ _URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?\.?")
 
 
+@lru_cache(maxsize=1000)  # one write asks up to four times: of its path, its body, and for the store
 def clean_source(source: str) -> str:
     """Return a public host in its stored form, or `$wildcard`.
 
