@@ -56,14 +56,15 @@ class JupyterHub:
     """A running one."""
 
     def __init__(self, port: int) -> None:
-        self._api = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST)
         self.port = port
 
     def call(self, method: str, path: str) -> Any:
         """Call its API, and return the JSON of the answer. Raises RuntimeError if it refuses."""
-        self._api.request(method, f"/hub/api{path}", headers={"Authorization": f"token {TOKEN}"})
-        answer = self._api.getresponse()
-        text = answer.read()
+        api = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LONGEST)
+        with contextlib.closing(api):
+            api.request(method, f"/hub/api{path}", headers={"Authorization": f"token {TOKEN}"})
+            answer = api.getresponse()
+            text = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path} was answered with {answer.status}: {text[:300]!r}")
         return json.loads(text) if text else None
@@ -112,7 +113,7 @@ def jupyterhub(stage: Stage, folder: Path, command: Sequence[str]) -> JupyterHub
     hub = JupyterHub(port)
     deadline = time.monotonic() + LONGEST
     while True:
-        with contextlib.suppress(OSError, RuntimeError):
+        with contextlib.suppress(OSError, RuntimeError, http.client.HTTPException):
             hub.call("POST", f"/users/{USER}")
             return hub
         if time.monotonic() > deadline:
