@@ -11,6 +11,7 @@ from typing import Protocol
 from bench.asking import Call, Caller, Kept, told, until_served
 from bench.peers.base import ByApi, ByFile, Routes, Running, replace
 from bench.stage import Stage
+from bench.usage import cpu_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Rate:
 
     changes: int
     seconds: float
+    busy: float
+    """Processor time of all of the proxy's processes meanwhile, in seconds."""
     wrong: int
     """Hosts that did not lead to their last target afterwards."""
 
@@ -27,12 +30,19 @@ class Rate:
         """Return changes a second."""
         return self.changes / self.seconds
 
+    @property
+    def cpu(self) -> float:
+        """Return the processor time of one change, in microseconds."""
+        return self.busy / self.changes * 1e6
+
 
 class Changer(Protocol):
     """A running proxy whose routes are changed."""
 
     name: str
     running: Running
+    pids: list[int]
+    """All processes that a change takes."""
     table: dict[str, int]
     """The routes as they were last asked for."""
 
@@ -79,6 +89,7 @@ class ApiChanger:
         self.name = peer.name
         self.table = dict(routes)
         self.running = peer.start(stage, routes)
+        self.pids = self.running.pids()
         self._peer = peer
         self._host = f"127.0.0.1:{peer.api_port}"
         self._caller = Caller(peer.api_port)
@@ -101,13 +112,13 @@ class ApiChanger:
 
     async def single(self, hosts: Sequence[str], targets: Sequence[int], seconds: float) -> Rate:
         """See `Changer.single`: over as many connections at once as suit the API best."""
-        began = time.perf_counter()
+        before, began = cpu_seconds(self.pids), time.perf_counter()
         changes = self._changes(hosts, targets, began + seconds)
         last = [host for host in await self._spread(changes) if host]
         for host in last:
             until_served(self.running.port, host, self.table[host])
-        passed = time.perf_counter() - began
-        return Rate(self._made, passed, await wrong(self.running, self.table, hosts))
+        passed, busy = time.perf_counter() - began, cpu_seconds(self.pids) - before
+        return Rate(self._made, passed, busy, await wrong(self.running, self.table, hosts))
 
     def _changes(self, hosts: Sequence[str], targets: Sequence[int], until: float) -> Iterator[str]:
         self._made = 0
@@ -131,7 +142,7 @@ class ApiChanger:
 
     async def batches(self, hosts: Sequence[str], targets: Sequence[int], seconds: float) -> Rate | None:
         """See `Changer.batches`."""
-        made, passed = 0, 0.0
+        made, passed, before = 0, 0.0, cpu_seconds(self.pids)
         while passed < seconds:
             self.table.update({host: following(self.table[host], targets) for host in hosts})
             call = self._peer.changes(self.table)
@@ -142,7 +153,8 @@ class ApiChanger:
             until_served(self.running.port, hosts[-1], self.table[hosts[-1]])
             passed += time.perf_counter() - began
             made += call.changes
-        return Rate(made, passed, await wrong(self.running, self.table, hosts))
+        busy = cpu_seconds(self.pids) - before
+        return Rate(made, passed, busy, await wrong(self.running, self.table, hosts))
 
     async def _call(self, connection: Kept, call: Call) -> None:
         status, body = await connection.ask(call.encoded(self._host))
@@ -162,6 +174,7 @@ class FileChanger:
         self.name = peer.name
         self.table = dict(routes)
         self.running = peer.start(stage, routes)
+        self.pids = self.running.pids()
         self._peer = peer
 
     def once(self, host: str, target: int) -> float:
@@ -183,20 +196,22 @@ class FileChanger:
 
     async def single(self, hosts: Sequence[str], targets: Sequence[int], seconds: float) -> Rate:
         """See `Changer.single`: each once the one before is served, since a later file would hide an earlier one."""
-        made, passed = 0, 0.0
+        made, passed, before = 0, 0.0, cpu_seconds(self.pids)
         while passed < seconds:
             host = hosts[made % len(hosts)]
             passed += self.once(host, following(self.table[host], targets))
             made += 1
-        return Rate(made, passed, await wrong(self.running, self.table, hosts))
+        busy = cpu_seconds(self.pids) - before
+        return Rate(made, passed, busy, await wrong(self.running, self.table, hosts))
 
     async def batches(self, hosts: Sequence[str], targets: Sequence[int], seconds: float) -> Rate | None:
         """See `Changer.batches`."""
-        made, passed = 0, 0.0
+        made, passed, before = 0, 0.0, cpu_seconds(self.pids)
         while passed < seconds:
             passed += self._replace({host: following(self.table[host], targets) for host in hosts})
             made += len(hosts)
-        return Rate(made, passed, await wrong(self.running, self.table, hosts))
+        busy = cpu_seconds(self.pids) - before
+        return Rate(made, passed, busy, await wrong(self.running, self.table, hosts))
 
     def rest(self) -> None:
         """See `Changer.rest`."""

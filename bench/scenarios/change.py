@@ -30,6 +30,7 @@ from bench.peers.nginx import upstream
 from bench.peers.traefik import Traefik
 from bench.report import Report, Table, spread
 from bench.stage import LOAD_CPUS, Stage, stage, until_accepts
+from bench.usage import cpu_seconds, family
 from bench.visitors import Met, hold, visit
 
 ROUTES = 1000
@@ -74,6 +75,9 @@ class Extent:
 
 FULL, SHORT, CHECK = Extent(300, 3, 5), Extent(10, 1, 2), Extent(60, 1, 3)
 
+LONGEST_REST, LOOK, AT_REST = 5.0, 0.02, 0.2
+"""Seconds in which all proxies shall come to rest, seconds of a look, and the part of a processor that is rest."""
+
 SLOW = 0.5
 """Seconds that a change may take, in its first round; a slower proxy has one in each `RARELY` rounds only."""
 
@@ -112,6 +116,22 @@ class Trial:
     steady: list[str]
     seen: dict[str, Seen]
 
+    def rest(self) -> None:
+        """End a turn: close the connections to the APIs, and settle."""
+        for changer in self.changers:
+            changer.rest()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until no proxy works on after its turn, but not for ever: the next one would pay for it."""
+        pids = [pid for changer in self.changers for pid in changer.pids]
+        deadline = time.perf_counter() + LONGEST_REST
+        while time.perf_counter() < deadline:
+            before = cpu_seconds(pids)
+            time.sleep(LOOK)
+            if cpu_seconds(pids) - before < LOOK * AT_REST:
+                return
+
     def move(self, changer: Changer, host: str) -> float:
         """Change a host's route to the next target; return the milliseconds until it is served."""
         return changer.once(host, following(changer.table[host], self.targets)) * 1000
@@ -138,6 +158,8 @@ def start(place: Stage, peers: Sequence[AnyPeer]) -> Trial:
             changers.append(FileChanger(place, peer, routes))
         else:
             changers.append(ApiChanger(place, peer, routes))
+        if isinstance(peer, Lair):
+            changers[-1].pids = family(peer.control_plane)
     names = list(public)
     seen = {changer.name: Seen() for changer in changers}
     return Trial(changers, targets, echoes, names[STEADY:], names[:STEADY], seen)
@@ -150,8 +172,8 @@ def idle(trial: Trial, rounds: int) -> None:
             known = trial.seen[changer.name].idle
             if number % RARELY == 0 or not known or known[0] < SLOW * 1000:
                 known.append(trial.move(changer, host))
-    for changer in trial.changers:
-        changer.rest()
+                trial.settle()
+    trial.rest()
     for seen in trial.seen.values():
         del seen.idle[0]  # it opened connections and filled caches
 
@@ -171,7 +193,7 @@ def loaded(place: Stage, trial: Trial, turns: int, seconds: float) -> None:
                     seen.loaded.append(trial.move(changer, next(moving)))
                     time.sleep(PAUSE)
                 seen.load.append(asked.result())
-            changer.rest()
+            trial.rest()
 
 
 async def rates(trial: Trial, turns: int, seconds: float) -> None:
@@ -183,7 +205,7 @@ async def rates(trial: Trial, turns: int, seconds: float) -> None:
             batches = await changer.batches(trial.moving, trial.targets, seconds)
             if batches is not None:
                 seen.batches.append(batches)
-            changer.rest()
+            trial.rest()
 
 
 async def visits(place: Stage, trial: Trial, turns: int, seconds: float) -> None:
@@ -192,7 +214,7 @@ async def visits(place: Stage, trial: Trial, turns: int, seconds: float) -> None
     for _ in range(turns):
         for changer in trial.changers:
             await _visited(folder, trial, changer, seconds)
-            changer.rest()
+            trial.rest()
 
 
 async def _visited(folder: Path, trial: Trial, changer: Changer, seconds: float) -> None:
@@ -265,14 +287,23 @@ def latency_table(seen: Mapping[str, Seen]) -> Table:
 def rate_table(seen: Mapping[str, Seen]) -> Table:
     """Return how many changes each takes."""
     batch = ROUTES - 3 - STEADY
-    head = ["proxy", "changes/s, one by one", f"changes/s, {batch} at once", "not as asked afterwards"]
+    head = ["proxy"]
+    for how in ("one by one", f"{batch} at once"):
+        head += [f"changes/s, {how}", "CPU us a change"]
+    head.append("not as asked afterwards")
     table = Table("Changes a second, until the last one is served", head)
     for name, each in seen.items():
-        row = [spread([rate.rate for rate in those], 0) if those else "can't" for those in (each.single, each.batches)]
-        table.rows.append([name, *row, str(sum(rate.wrong for rate in (*each.single, *each.batches)))])
+        row = [name]
+        for those in (each.single, each.batches):
+            few = bool(those) and min(rate.rate for rate in those) < 10
+            row.append(spread([rate.rate for rate in those], int(few)) if those else "can't")
+            row.append(spread([rate.cpu for rate in those], 0) if those else "")
+        table.rows.append([*row, str(sum(rate.wrong for rate in (*each.single, *each.batches)))])
     table.notes += [
         "One by one: over as many connections at once as suit the API; where a file is replaced, each time with one "
         "change, once the change before is served. The time that it takes to make the file is left out.",
+        "The processor time is that of all of a proxy's processes, its control plane's too, and that of the visits "
+        "which look for the last change is in it.",
         "Traefik takes no new change for two seconds after one, unless it is told otherwise.",
     ]
     return table
