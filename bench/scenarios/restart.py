@@ -26,7 +26,7 @@ TARGETS = 8
 PROMISE = 3.0
 """Seconds until everything is served again where NGINX starts anew and the API is down, with 100,000 routes."""
 
-GENEROUS = 10.0
+GENEROUS = 20.0
 """Times as long as HAProxy's start, and as many seconds, as the regression check allows."""
 
 VISITED = 100
@@ -81,12 +81,12 @@ class Restart:
             peer = _repeat(lambda starts: _haproxy(place, routes, starts), rounds)
         table.rows += [starts.row(name) for name, starts in found.items()]
         table.rows.append(peer.row("HAProxy with its map, which is written first"))
-        seen, filled = node.seen, found[FROM_FILE]
+        seen, filled = node.seen, found[NGINX_ALONE]
         ratio = filled.longest / peer.longest
         table.notes += [
             f"While the control plane started anew, {seen.visits:,} visits to live routes were made, and "
             f"{len(seen.failures)} failed; the longest took {seen.longest * 1000:.0f} ms.",
-            f"{FROM_FILE}: {ratio:.1f} times as long as HAProxy.",
+            f"{NGINX_ALONE}: {ratio:.1f} times as long as HAProxy.",
         ]
         most = GENEROUS if check else PROMISE
         served = f"{number:,} routes are served again within {most:g} s: {{}}"
@@ -98,7 +98,13 @@ class Restart:
             ("no request fails while the control plane starts anew", f"{len(seen.failures)}", not seen.failures)
         )
         if check:
-            report.promises.append((f"{GENEROUS:g} times as long as HAProxy", f"{ratio:.1f}", ratio <= GENEROUS))
+            report.promises.append(
+                (
+                    f"{NGINX_ALONE}: no more than {GENEROUS:g} times as long as HAProxy",
+                    f"{ratio:.1f}",
+                    ratio <= GENEROUS,
+                )
+            )
         report.bars = [*((f"SourceLair, {name}", starts.longest) for name, starts in found.items())]
         report.bars.append(("HAProxy, map", peer.longest))
         return report

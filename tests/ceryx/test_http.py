@@ -248,6 +248,20 @@ async def test_a_long_list_comes_whole(ceryx: Ceryx) -> None:
     assert ceryx.service.routes.count == len(names)
 
 
+async def test_a_list_of_one_managers_routes(ceryx: Ceryx) -> None:
+    """`?managed_by=M` gives what that manager wrote, from whichever page, and an empty list where that is nothing."""
+    from sourcelair.client.ceryx import RouteWrite
+
+    client = ceryx.client("service")
+    names = [f"r{number:05}" for number in range(1234)]
+    await client.batch([RouteWrite(source=name, route=await _route(name)) for name in names])
+    await client.batch([RouteWrite(source=name, route=await _route(name)) for name in ("q", "s")], managed_by="m")
+    routes, _ = await client.list_routes("m")
+    assert [route.source for route in routes] == ["q", "s"]
+    assert (await client.list_routes("another"))[0] == []
+    assert len((await client.list_routes())[0]) == len(names) + 2
+
+
 @pytest.mark.parametrize(
     ("token", "read", "write", "node"),
     [

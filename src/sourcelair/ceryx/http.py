@@ -82,8 +82,11 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         watch: bool = False,
         from_: Annotated[int | None, Query(alias="from", ge=0)] = None,
         revisions: bool = False,
+        managed_by: str | None = None,
     ) -> Response:
         """List all routes as a JSON array, read at the revision that the header `Lair-Revision` gives.
+
+        With `managed_by` only those of one manager.
 
         With `watch=true`: an event stream of all changes from the revision `from` on (from now on, where it is left
         out). 410 when that history is gone.
@@ -94,7 +97,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         pages = service.routes.pages()
         first, revision = await anext(pages)
         return StreamingResponse(
-            _array(first, pages, with_revision=revisions),
+            _array(first, pages, with_revision=revisions, manager=managed_by),
             media_type="application/json",
             headers={"Lair-Revision": str(revision)},
         )
@@ -185,17 +188,27 @@ async def _expected(service: CeryxService, request: Request, source: str) -> int
 
 
 async def _array(
-    first: tuple[Entry, ...], pages: AsyncIterator[tuple[tuple[Entry, ...], int]], *, with_revision: bool
+    first: tuple[Entry, ...],
+    pages: AsyncIterator[tuple[tuple[Entry, ...], int]],
+    *,
+    with_revision: bool,
+    manager: str | None,
 ) -> AsyncIterator[bytes]:
     """Encode a list page by page: as one piece it would stall everybody else."""
 
     def encode(page: tuple[Entry, ...]) -> bytes:
-        return b",\n".join(to_json(show_entry(entry, revision=with_revision)) for entry in page)
+        shown = (show_entry(entry, revision=with_revision) for entry in page)
+        return b",\n".join(to_json(route) for route in shown if manager is None or route.get("managed_by") == manager)
 
-    yield b"[" + encode(first)
+    before = b"["
+    if piece := encode(first):
+        yield before + piece
+        before = b",\n"
     async for page, _ in pages:
-        yield b",\n" + encode(page)
-    yield b"]"
+        if piece := encode(page):
+            yield before + piece
+            before = b",\n"
+    yield b"[]" if before == b"[" else b"]"
 
 
 async def _encode(change: Change) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from sourcelair.ceryx import metrics
-from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, route_key
+from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, record_of, route_key
 from sourcelair.ceryx.validation import clean_route, clean_source
 from sourcelair.client.ceryx import RouteWrite, StoredRoute
 from sourcelair.errors import (
@@ -129,7 +129,7 @@ class Routes:
         self.count = 0
         async for page, _ in self.pages():
             for entry in page:
-                decode_route(entry)
+                record_of(entry)
             self.count += len(page)
         metrics.ROUTES.set(self.count)
 

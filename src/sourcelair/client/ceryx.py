@@ -276,9 +276,10 @@ class CeryxClient(ApiClient):
         """Delete one route; one that is absent is no error."""
         await self.request("DELETE", f"/api/routes/{segment(source)}/", wait=5)
 
-    async def list_routes(self) -> tuple[list[StoredRoute], int]:
-        """Return all routes, and the revision at which they were read."""
-        answer = await self.request("GET", "/api/routes/", params={"revisions": "true"}, wait=60)
+    async def list_routes(self, managed_by: str | None = None) -> tuple[list[StoredRoute], int]:
+        """Return all routes, or those of one manager, and the revision at which they were read."""
+        params = {"revisions": "true"} | ({"managed_by": managed_by} if managed_by is not None else {})
+        answer = await self.request("GET", "/api/routes/", params=params, wait=60)
         # In steps: tens of thousands at once would stall everything else in this process.
         routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
         return routes, int(answer.headers["Lair-Revision"])

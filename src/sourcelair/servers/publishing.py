@@ -45,11 +45,11 @@ class Publisher:
         """Set by recovery once the revisions of all managed routes are known, and those of no server are gone."""
 
     async def load(self) -> set[str]:
-        """Read the revisions of all routes, waiting for Ceryx as long as it takes. Returns the managed sources."""
+        """Read the revisions of our routes, waiting for Ceryx as long as it takes. Returns their sources."""
         pause = FIRST_PAUSE
         while True:
             try:
-                routes, _ = await self._ceryx.list_routes()
+                routes, _ = await self._ceryx.list_routes(MANAGER)
                 break
             except LairError as error:
                 _log.warning("ceryx_does_not_answer", error=error.detail)
