@@ -27,7 +27,7 @@ from bench.stage import LOAD_CPUS, Stage, stage, until_accepts
 SLICE = 1.0
 """Seconds of a turn."""
 
-ROUNDS = 9
+ROUNDS = 5
 """Turns of each proxy."""
 
 ASKED = 1000

@@ -94,7 +94,7 @@ async def listening(ceryx: Ceryx, port: int = 0) -> AsyncIterator[str]:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(ceryx.app, log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(ceryx.app, log_config=None, lifespan="off", timeout_graceful_shutdown=2))
     task = asyncio.create_task(server.serve(sockets=[sock]))
     previous, ceryx.url = ceryx.url, f"http://127.0.0.1:{sock.getsockname()[1]}"
     while not server.started:

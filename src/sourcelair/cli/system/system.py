@@ -34,8 +34,8 @@ LOOK_AGAIN = 0.02
 LOG_LIMIT = 10 << 20
 """Bytes of the log of a `lair up` in the background before it is rotated."""
 
-START_TIMEOUT = 30.0
-"""Seconds in which everything must have come up."""
+START_TIMEOUT, A_ROUTE = 30.0, 0.002
+"""Seconds in which everything must have come up, and those that each route adds: all of them are read and applied."""
 
 CONNECT_TIMEOUT = 1.0
 """Seconds in which NGINX must take a connection for `/readyz`."""
@@ -158,7 +158,7 @@ class System:
                         await started.enter_async_context(service)
                         self._open.add(name)
                         started.callback(self._open.discard, name)
-                    if await self._came_up():
+                    if await self._came_up(START_TIMEOUT + A_ROUTE * parts.ceryx.routes.count):
                         await on_ready()
                         await self._stopping.wait()
                     if self._everything:
@@ -179,13 +179,13 @@ class System:
                 parts.ceryx.close_streams()
                 http.should_exit = True
 
-    async def _came_up(self) -> bool:
-        """Wait until everything is ready. Returns False where it is to stop before that.
+    async def _came_up(self, timeout: float) -> bool:
+        """Wait until everything is ready, for `timeout` seconds. Returns False where it is to stop before that.
 
         Raises:
             Unavailable: it takes too long.
         """
-        deadline = asyncio.get_running_loop().time() + START_TIMEOUT
+        deadline = asyncio.get_running_loop().time() + timeout
         while not self._stopping.is_set():
             parts = await self.readiness()
             if all(parts.values()):
@@ -193,7 +193,7 @@ class System:
             if asyncio.get_running_loop().time() > deadline:
                 late = ", ".join(name for name, ready in parts.items() if not ready)
                 raise Unavailable(
-                    f"Not ready after {START_TIMEOUT:.0f} s: {late}. `lair doctor` looks for the cause; "
+                    f"Not ready after {timeout:.0f} s: {late}. `lair doctor` looks for the cause; "
                     f"logs are in {self.directory.logs}."
                 )
             await asyncio.sleep(LOOK_AGAIN)
