@@ -259,6 +259,8 @@ async def test_a_list_of_one_managers_routes(ceryx: Ceryx) -> None:
     routes, _ = await client.list_routes("m")
     assert [route.source for route in routes] == ["q", "s"]
     assert (await client.list_routes("another"))[0] == []
+    with pytest.raises(InvalidInput, match="managed_by"):
+        await client.request("GET", "/api/routes/", params={"managed_by": "m", "watch": "true"})
     assert len((await client.list_routes())[0]) == len(names) + 2
 
 

@@ -92,8 +92,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         out). 410 when that history is gone.
         """
         if watch:
-            start = await service.revision() + 1 if from_ is None else max(from_, 1)
-            return EventStream(_events(await service.routes.watch(start)), service.closing)
+            return EventStream(_events(await _watch(service, from_, managed_by)), service.closing)
         pages = service.routes.pages()
         first, revision = await anext(pages)
         return StreamingResponse(
@@ -154,6 +153,12 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
     _add(router, "PUT", one, put_route, openapi_extra=schema_of(Route), responses={200: {"model": Route}})
     _add(router, "DELETE", one, delete_route, status_code=204)
     return router
+
+
+async def _watch(service: CeryxService, from_: int | None, managed_by: str | None) -> AsyncGenerator[Change, None]:
+    if managed_by is not None:
+        raise InvalidInput("managed_by: a watch tells the changes of all routes; leave this out.")
+    return await service.routes.watch(await service.revision() + 1 if from_ is None else max(from_, 1))
 
 
 async def _read_batch(request: Request) -> Batch:

@@ -51,7 +51,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
 
     order = context.order(worker.record, name, port)
     timing = Timing(gate=worker.gate, queued=queued)
-    worker.log_begin = context.log_bytes(worker.record)
+    log_begin = context.log_bytes(worker.record)
 
     def begin(record: ServerRecord) -> ServerRecord:
         wanted = worker.as_wanted(record)
@@ -62,7 +62,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
 
     async def store() -> None:
         await worker.update(begin, [Put(port_key(port), encode(port_record))])
-        worker.visit = None
+        worker.visit, worker.log_begin = None, log_begin
         timing.stored = worker.waited()
 
     try:

@@ -20,8 +20,8 @@ from sourcelair.settings import Settings
 LOOK_AGAIN = 0.03
 """Seconds between looks at whether it is up."""
 
-START_TIMEOUT = 60.0
-"""Seconds in which it must be up, longer than it allows itself."""
+START_TIMEOUT = 3600.0
+"""Seconds in which it must be up, longer than it allows itself: it gives up by itself, and says why."""
 
 
 def start_in_background(settings: Settings, directory: DataDirectory) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from sourcelair.servers.drivers.base import (
     Handle,
     Listener,
     PauseFailed,
+    StartFailed,
     StartOrder,
     nothing,
 )
@@ -120,12 +121,20 @@ class ProcessDriver:
                 written.
             StartVoided: the instance was voided, or started, before.
         """
-        word = Word()
+        try:
+            word = Word()
+        except OSError as error:  # too many files are open
+            await first()
+            raise StartFailed(f"it can't be started: {error.strerror}") from error
         started = self._call(self._starter.start, order, word)
         started.add_done_callback(self._launched)  # Also where this call was cancelled: it runs all the same.
-        with word:
-            await first()
-            word.give()
+        try:
+            with word:
+                await first()
+                word.give()
+        except BaseException:
+            await asyncio.wait([started])  # without the word it ends at once, and nothing is made after this
+            raise
         _, found = await asyncio.shield(started)
         return found
 

@@ -21,15 +21,15 @@ from sourcelair.servers.drivers.process.identity import Identity, booted_at, thi
 
 VOID = "void"
 UNJOINED = 121
-# $1 claim, $2 boot, $3 port, $4 instance, $5 number of cgroups to join, these, then the command. Only builtins, so that
-# it costs one exec. Without a cgroup that it was to join it ends: it would run without its limits.
-# Standard input is a pipe from whoever starts it: without the word it ends, and until it comes nothing shows what this
-# process is for. Standard output is a pipe back, and standard error the log: what is written to the pipe says that the
-# claim is ours, and becoming the command closes it.
+# $1 claim, $2 boot, $3 port, $4 number of cgroups to join, these, then the command. Only builtins, so that it costs one
+# exec. Without a cgroup that it was to join it ends: it would run without its limits.
+# Standard input is a pipe from whoever starts it: without the word it claims nothing, and ends. Standard output is a
+# pipe back, standard error the log: what is written to the pipe says that the claim is ours, and becoming the command
+# closes it.
 SCRIPT = """
 set -C
-lair_claim=$1 lair_boot=$2 lair_port=$3 lair_instance=$4 lair_groups=$5
-shift 5
+lair_claim=$1 lair_boot=$2 lair_port=$3 lair_groups=$4
+shift 4
 read -r lair_word || exit 119
 exec < /dev/null
 while [ "$lair_groups" -gt 0 ]; do
@@ -42,8 +42,7 @@ field22() { lair_start=${20}; }
 field22 ${lair_stat##*) }
 { printf '%s %s %s %s\\n' $$ "$lair_start" "$lair_boot" "$lair_port" > "$lair_claim"; } 2> /dev/null || exit 120
 echo "$lair_start" || exit 120
-export LAIR_INSTANCE="$lair_instance"
-unset PWD OLDPWD lair_word lair_stat lair_start lair_claim lair_boot lair_port lair_instance lair_groups
+unset PWD OLDPWD lair_word lair_stat lair_start lair_claim lair_boot lair_port lair_groups
 exec "$@" >&2
 """
 
@@ -174,7 +173,7 @@ def launch(
         claims: of this installation.
         instance: whose id is claimed.
         command: what to become.
-        env: its whole environment, but for the name of its instance.
+        env: its whole environment.
         cwd: its working directory.
         log: where its output goes, an open file.
         port: noted in the claim.
@@ -186,7 +185,7 @@ def launch(
         claim, or had no word, or with the code `UNJOINED` it could not join a cgroup.
     """
     claims.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port), instance]
+    script = ["/bin/sh", "-c", SCRIPT, "lair", str(claims.path(instance)), this_boot(), str(port)]
     child = subprocess.Popen(
         [*script, str(len(groups)), *map(str, groups), *command],
         env=env,

@@ -46,8 +46,7 @@ class Starter:
 
     def _start(self, order: StartOrder, word: Word) -> tuple[subprocess.Popen[bytes], Found]:
         directory = commands.check_directory(order.spec.directory)
-        env = {**order.env, members.INSTALLATION: self._installation}
-        env.pop(members.INSTANCE, None)  # the launcher sets it
+        env = {**order.env, members.INSTANCE: order.instance, members.INSTALLATION: self._installation}
         command = commands.with_port(order.spec.command, order.port)
         command[0] = commands.find_program(command[0], directory, env)
         output, unlogged = logs.open_log(order.log)
