@@ -239,6 +239,7 @@ async def _route(source: str) -> Any:
 async def test_a_long_list_comes_whole(ceryx: Ceryx) -> None:
     """More routes than one page, in the order of their names, as one JSON array."""
     from sourcelair.client.ceryx import RouteWrite
+    from sourcelair.errors import InvalidInput
 
     client = ceryx.client()
     names = [f"r{number:05}" for number in range(1234)]
@@ -251,6 +252,7 @@ async def test_a_long_list_comes_whole(ceryx: Ceryx) -> None:
 async def test_a_list_of_one_managers_routes(ceryx: Ceryx) -> None:
     """`?managed_by=M` gives what that manager wrote, from whichever page, and an empty list where that is nothing."""
     from sourcelair.client.ceryx import RouteWrite
+    from sourcelair.errors import InvalidInput
 
     client = ceryx.client("service")
     names = [f"r{number:05}" for number in range(1234)]
