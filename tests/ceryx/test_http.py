@@ -239,7 +239,6 @@ async def _route(source: str) -> Any:
 async def test_a_long_list_comes_whole(ceryx: Ceryx) -> None:
     """More routes than one page, in the order of their names, as one JSON array."""
     from sourcelair.client.ceryx import RouteWrite
-    from sourcelair.errors import InvalidInput
 
     client = ceryx.client()
     names = [f"r{number:05}" for number in range(1234)]
