@@ -240,7 +240,9 @@ def _many_targets(report: Report, rounds: int) -> None:
 def _sockets(report: Report, rounds: int) -> None:
     with stage() as place:
         target = place.free_port()
-        until_accepts(target, place.spawn([sys.executable, "-m", "bench.echo", str(target)], cpus=LOAD_CPUS, cwd=ROOT))
+        command, folder = [sys.executable, "-m", "bench.echo", str(target)], place.folder("echo")
+        echo = place.spawn(command, cpus=LOAD_CPUS, cwd=folder, env={"PYTHONPATH": str(ROOT)})
+        until_accepts(target, echo)
         routes = hosts(1000, [target])
         running = start(place, all_peers(), routes)
         host = next(iter(routes))
