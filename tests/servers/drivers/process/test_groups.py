@@ -116,6 +116,9 @@ async def test_a_crowd_that_goes_on_forking_is_frozen_whole(subject: ProcessSubj
         except PauseFailed:  # It is that busy; then it runs on, and is paused at another time.
             assert not (await driver.find_all())[0].paused
             continue
+        await asyncio.sleep(
+            0.03
+        )  # one that was just being forked is born frozen, and its state shows that a moment later
         states = [stat.state for stat in _session(found.pid)]
         born = max(stat.start for stat in _session(found.pid))
         await asyncio.sleep(0.03)
