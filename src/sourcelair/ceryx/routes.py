@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -193,8 +193,7 @@ class Routes:
             await self._store.transact([Compare(key, revision) for key in keys], [Delete(key) for key in keys])
         except CompareFailed:
             return False
-        for source in sources:
-            self._written.pop(source, None)
+        self._forget(sources)
         self.count -= len(keys)
         metrics.ROUTES.set(self.count)
         return True
@@ -217,7 +216,7 @@ class Routes:
             revision = await self._store.transact(plan.compares, plan.operations)
         except BaseException as error:
             self.count -= plan.growth
-            self._forget(writes)
+            self._forget(write.source for write in writes)
             if isinstance(error, CompareFailed):
                 return None
             raise
@@ -252,16 +251,16 @@ class Routes:
         return None if None in known else cast("list[_Known]", known)
 
     def _remember(self, writes: Sequence[RouteWrite], revision: int) -> None:
-        self._forget(writes)
+        self._forget(write.source for write in writes)
         for write in writes[-MOST_REMEMBERED:]:
             if write.route is not None:
                 self._written[write.source] = _Known(revision, write.route.managed_by)
         while len(self._written) > MOST_REMEMBERED:
             del self._written[next(iter(self._written))]
 
-    def _forget(self, writes: Sequence[RouteWrite]) -> None:
-        for write in writes:
-            self._written.pop(write.source, None)
+    def _forget(self, sources: Iterable[str]) -> None:
+        for source in sources:
+            self._written.pop(source, None)
 
     async def watch(self, from_revision: int) -> AsyncGenerator[Change, None]:
         """Begin a watch of all revisions from one on.
