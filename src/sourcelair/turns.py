@@ -130,6 +130,11 @@ class Turns:
             self._places = self._count()
         return self._places
 
+    @property
+    def free(self) -> bool:
+        """Return whether a turn is given at once, but for the bounds of its owner and the rate."""
+        return self._taken.total() < self._most and not self._queues
+
     @asynccontextmanager
     async def take(self, owner: str, key: Key | None = None) -> AsyncIterator[Turn]:
         """Wait for a turn, and have it until it is ended, or this is left.

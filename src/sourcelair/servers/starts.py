@@ -15,7 +15,7 @@ from sourcelair.servers.drains import begin_exit
 from sourcelair.servers.drivers.base import ExitStatus, Found, StartFailed, StartVoided
 from sourcelair.servers.ends import end
 from sourcelair.servers.ports import port_key
-from sourcelair.servers.records import Drain, ServerRecord, encode
+from sourcelair.servers.records import Drain, PortRecord, ServerRecord, encode
 from sourcelair.servers.reports import note_start
 from sourcelair.servers.worker import Worker, log
 from sourcelair.store.base import Put
@@ -38,10 +38,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
     """
     context, name = worker.context, f"i{secrets.token_hex(8)}"
     try:
-        port, port_record = await worker.race(
-            context.ports.take_when_free(name, PORT_TIMEOUT),
-            lambda: not worker.may_start(),
-        )
+        port, port_record = await _take_port(worker, name)
     except Interrupted:
         return
     except Unavailable as error:
@@ -80,6 +77,20 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
     timing.spawned = worker.waited()
     worker.watch(found)
     await become_ready(worker, timing)
+
+
+async def _take_port(worker: Worker, instance: str) -> tuple[int, PortRecord]:
+    """Take a port for an instance; as a rule there is one.
+
+    Raises:
+        Interrupted: it may not start any more.
+        Unavailable: there was none for a while.
+    """
+    ports = worker.context.ports
+    try:
+        return ports.take(instance)
+    except Unavailable:
+        return await worker.race(ports.take_when_free(instance, PORT_TIMEOUT), lambda: not worker.may_start())
 
 
 async def become_ready(worker: Worker, timing: Timing | None = None) -> None:

@@ -109,10 +109,8 @@ async def rest(worker: Worker) -> None:
         worker.ask()
         async with contextlib.AsyncExitStack() as stack:
             try:
-                turn = await worker.race(
-                    stack.enter_async_context(context.turns.take(record.owner)),
-                    lambda: not worker.may_start(),
-                )
+                taking = stack.enter_async_context(context.turns.take(record.owner))
+                turn = await (taking if context.turns.free else worker.race(taking, lambda: not worker.may_start()))
             except Interrupted:
                 return
             await start(worker, turn, worker.waited())

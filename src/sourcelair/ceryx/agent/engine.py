@@ -164,13 +164,17 @@ class Engine:
                 async with asyncio.timeout(CHECK):
                     await self.wake.wait()
             self.wake.clear()
+            await self._name_wakers(self._wakers.take_fresh())
+            await self._bring()  # before anything else: somebody may be waiting for it
             if time.monotonic() - self._checked >= CHECK or self._suspect or not self._complete:
                 await self._same_generation()
             self._table.want_again(self.refusals.take_due(time.monotonic(), self.capacity - self._stored))
-            await self._name_wakers(self._wakers.take_fresh())
-            if self._table.dirty or self._table.applied != self._table.revision:
-                await self._apply()
-                self.on_applied()
+            await self._bring()
+
+    async def _bring(self) -> None:
+        if self._table.dirty or self._table.applied != self._table.revision:
+            await self._apply()
+            self.on_applied()
 
     async def _name_wakers(self, addresses: Mapping[str, str]) -> None:
         if addresses:

@@ -101,6 +101,7 @@ class ProcessDriver:
         self._threads.shutdown(wait=False)
         self._pauses.close()
         self._groups.close()
+        self._table.close()
 
     def check(self, spec: Spec) -> None:
         """Refuse a spec that can never run.
@@ -164,6 +165,8 @@ class ProcessDriver:
 
     async def listener(self, found: Found, port: int) -> Listener | None:
         """Return where the instance listens on `port`, proven by the sockets that its processes have open."""
+        if not self._table.may_listen(port):
+            return None
         rows = [row for row in self._table.rows() if row.port == port]
         now = asyncio.get_running_loop().time()
         if all(self._foreign.get((found.instance, row.inode), 0) > now for row in rows):

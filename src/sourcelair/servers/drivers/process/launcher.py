@@ -23,15 +23,13 @@ VOID = "void"
 UNJOINED = 121
 # $1 claim, $2 boot, $3 port, $4 number of cgroups to join, these, then the command. Only builtins, so that it costs one
 # exec. Without a cgroup that it was to join it ends: it would run without its limits.
-# Standard input is a pipe from whoever starts it: without the word it claims nothing, and ends. Standard output is a
-# pipe back, standard error the log: what is written to the pipe says that the claim is ours, and becoming the command
-# closes it.
+# Standard input is a pipe from whoever starts it: without the word it claims nothing, and ends. All that can be done
+# before is done before. Standard output is a pipe back, standard error the log: what is written to the pipe says that
+# the claim is ours, and becoming the command closes it.
 SCRIPT = """
 set -C
 lair_claim=$1 lair_boot=$2 lair_port=$3 lair_groups=$4
 shift 4
-read -r lair_word || exit 119
-exec < /dev/null
 while [ "$lair_groups" -gt 0 ]; do
   { echo $$ >| "$1/cgroup.procs"; } 2> /dev/null || exit 121
   shift
@@ -40,6 +38,8 @@ done
 IFS= read -r lair_stat < /proc/$$/stat || exit 120
 field22() { lair_start=${20}; }
 field22 ${lair_stat##*) }
+read -r lair_word || exit 119
+exec < /dev/null
 { printf '%s %s %s %s\\n' $$ "$lair_start" "$lair_boot" "$lair_port" > "$lair_claim"; } 2> /dev/null || exit 120
 echo "$lair_start" || exit 120
 unset PWD OLDPWD lair_word lair_stat lair_start lair_claim lair_boot lair_port lair_groups
