@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
-from sourcelair.ceryx.bodies import MANY, ONE, WithoutExtras, parse, read_json, schema_of, take_list
+from sourcelair.bodies import LARGE, SMALL, WithoutExtras, parse, read_json, schema_of, take_list
 from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import ROUTES, show_change, show_entry, show_route
 from sourcelair.ceryx.routes import MAX_BATCH
@@ -28,6 +28,7 @@ from sourcelair.errors import (
     NotFound,
     PreconditionFailed,
 )
+from sourcelair.lean import LeanRoute
 from sourcelair.pacing import in_steps
 from sourcelair.store.base import Change, Entry
 from sourcelair.streams import EventStream, event
@@ -55,7 +56,7 @@ def create_router(service: CeryxService, authenticate: Authenticate) -> APIRoute
 
 
 def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
-    router = APIRouter(tags=["routes"])
+    router = APIRouter(tags=["routes"], route_class=LeanRoute)
 
     async def reader(request: Request) -> Identity:
         identity = authenticate(request)
@@ -103,7 +104,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
 
     async def create_route(request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
         """Create a route, or overwrite the one of that source."""
-        route = parse(Route, await read_json(request, ONE))
+        route = parse(Route, await read_json(request, SMALL))
         return await store(identity, request, route.source, route, 201)
 
     async def get_route(source: str, _: Annotated[Identity, Depends(reader)]) -> Response:
@@ -113,7 +114,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
 
     async def put_route(source: str, request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
         """Overwrite the route of that source, or create it."""
-        body = await read_json(request, ONE)
+        body = await read_json(request, SMALL)
         if not isinstance(body, dict):
             raise InvalidInput("The body must be a JSON object.")
         route = parse(Route, {"source": source, **body})
@@ -162,7 +163,7 @@ async def _watch(service: CeryxService, from_: int | None, managed_by: str | Non
 
 
 async def _read_batch(request: Request) -> Batch:
-    body = await read_json(request, MANY)
+    body = await read_json(request, LARGE)
     writes = await take_list(body, "writes", RouteWrite, MAX_BATCH)
     return parse(Batch, body).model_copy(update={"writes": writes})
 

@@ -12,13 +12,14 @@ from pydantic_core import to_json
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
+from sourcelair.bodies import LARGE, WithoutExtras, parse, parse_many, read_json, schema_of, take_list
 from sourcelair.ceryx.activity import activity
-from sourcelair.ceryx.bodies import MANY, WithoutExtras, parse, parse_many, read_json, schema_of, take_list
 from sourcelair.ceryx.counts import MAX_INSTANCES
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import check_identifier
 from sourcelair.ceryx.withdrawals import AskEvent, Until
 from sourcelair.client.ceryx import Acknowledgement, Activity, InstanceCounts, Node, NodeReport, Refusal, Withdrawal
+from sourcelair.lean import LeanRoute
 from sourcelair.streams import EventStream, event, while_connected
 
 MAX_WAIT = 600.0
@@ -41,7 +42,7 @@ class ActivityRequest(WithoutExtras):
 
 def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
     """Return `/api/nodes/`, `/api/instances/{id}/withdrawal` and `/api/activity`."""
-    router = APIRouter(tags=["nodes"])
+    router = APIRouter(tags=["nodes"], route_class=LeanRoute)
 
     async def reader(request: Request) -> Identity:
         identity = authenticate(request)
@@ -71,14 +72,17 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
         """Forget a node that is dead. What it had still to acknowledge counts as done."""
         await service.nodes.remove(node)
 
-    @router.put("/api/nodes/{node}/report", status_code=204, openapi_extra=schema_of(NodeReport))
-    async def report(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> None:
+    @router.put(
+        "/api/nodes/{node}/report", status_code=204, response_class=Response, openapi_extra=schema_of(NodeReport)
+    )
+    async def report(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> Response:
         """Take in how far a node is, and its changed counts. 404: it was removed, and must register anew."""
-        body = await read_json(request, MANY)
+        body = await read_json(request, LARGE)
         counts = await take_list(body, "counts", InstanceCounts, MAX_INSTANCES)
         refused = await take_list(body, "refused", Refusal, MAX_REFUSED)
         head = parse(NodeReport, body)
         service.nodes.report(node, head.model_copy(update={"counts": counts, "refused": refused}))
+        return Response(status_code=204)
 
     @router.get("/api/nodes/{node}/asks", response_class=Response)
     async def asks(node: str, _: Annotated[Identity, Depends(administrator)]) -> Response:
@@ -86,12 +90,13 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
         service.nodes.get(node)
         return EventStream(_ask_events(service.withdrawals.asks(node)), service.closing)
 
-    @router.post("/api/nodes/{node}/acknowledgements", status_code=204)
-    async def acknowledge(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> None:
+    @router.post("/api/nodes/{node}/acknowledgements", status_code=204, response_class=Response)
+    async def acknowledge(node: str, request: Request, _: Annotated[Identity, Depends(administrator)]) -> Response:
         """Take in answers to asks."""
-        body = await read_json(request, MANY)
+        body = await read_json(request, LARGE)
         acknowledgements = await parse_many(Acknowledgement, body, "", MAX_ACKNOWLEDGEMENTS)
         service.withdrawals.acknowledge(node, acknowledgements)
+        return Response(status_code=204)
 
     @router.get("/api/instances/{instance}/withdrawal", responses={200: {"model": Withdrawal}})
     async def withdrawal(
@@ -110,7 +115,7 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
     @router.post("/api/activity", openapi_extra=schema_of(ActivityRequest), responses={200: {"model": list[Activity]}})
     async def read_activity(request: Request, _: Annotated[Identity, Depends(reader)]) -> Response:
         """Return the activity of instances on all nodes, in the order of the question."""
-        body = await read_json(request, MANY)
+        body = await read_json(request, LARGE)
         instances = await take_list(body, "instances", _TEXT, MAX_INSTANCES)
         parse(ActivityRequest, body)
         found = activity(instances, service.nodes.all())

@@ -4,16 +4,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
+from sourcelair.bodies import SMALL, parse, read_json, schema_of
 from sourcelair.client.waker import WakeRequest, WakeResult
 from sourcelair.hemera import http_time
 from sourcelair.hemera.answers import answer, for_nodes, host_of
 from sourcelair.hemera.http_page import create_page_router
 from sourcelair.hemera.service import HemeraService
 from sourcelair.hemera.waker import Outcome
+from sourcelair.lean import LeanRoute
 
 
 def create_router(service: HemeraService, authenticate: Authenticate) -> APIRouter:
@@ -23,11 +25,13 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
         service: does the work.
         authenticate: tells who asks.
     """
-    router = APIRouter(prefix="/waker", tags=["waker"])
+    router = APIRouter(prefix="/waker", tags=["waker"], route_class=LeanRoute)
     node = for_nodes(authenticate)
 
-    @router.post("/wake", responses={200: {"model": WakeResult}}, response_class=Response)
-    async def wake(body: WakeRequest, _: Annotated[Identity, Depends(node)]) -> Response:
+    @router.post(
+        "/wake", responses={200: {"model": WakeResult}}, response_class=Response, openapi_extra=schema_of(WakeRequest)
+    )
+    async def wake(request: Request, _: Annotated[Identity, Depends(node)]) -> Response:
         """Wake the server of a host.
 
         200 it is ready, 202 it is still starting or queued, 403 it may not, 404, 429 too many from that address,
@@ -35,6 +39,7 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
         """
         if not service.started:
             return answer(Outcome(202, "starting", retry_after=1))
+        body = parse(WakeRequest, await read_json(request, SMALL))
         return answer(await service.waker.wake(body.model_copy(update={"source": host_of(body.source)})))
 
     router.routes += create_page_router(service, node).routes

@@ -9,9 +9,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate, dependency
+from sourcelair.bodies import SMALL, parameters_of, parse, read_json, schema_of
 from sourcelair.client.servers import (
     Server,
     ServerEvent,
@@ -21,6 +23,7 @@ from sourcelair.client.servers import (
     StartRequest,
 )
 from sourcelair.errors import HistoryCompacted, LairError
+from sourcelair.lean import LeanRoute
 from sourcelair.servers import asking
 from sourcelair.servers.answers import NOT_STARTED, ONE, Answers
 from sourcelair.servers.answers import answer as _answer
@@ -39,6 +42,13 @@ AT_ONCE = 20
 
 Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, allow_inf_nan=False, description="Seconds to wait for it.")]
 
+
+class Waiting(BaseModel):
+    """Query of a start: seconds to wait for it."""
+
+    wait: float = Field(default=0, ge=0, le=LONGEST_WAIT, allow_inf_nan=False, description="Seconds to wait for it.")
+
+
 PUT_ANSWERS: Answers = {
     201: {"model": Server, "description": "It was created."},
     409: {"description": "A host is another's, or the server is just being removed."},
@@ -54,7 +64,7 @@ def create_router(service: ServersService, authenticate: Authenticate) -> APIRou
         service: does the work.
         authenticate: tells who asks.
     """
-    router = APIRouter(tags=["servers"])
+    router = APIRouter(tags=["servers"], route_class=LeanRoute)
     _add_actions(router, service, authenticate)  # a start is what is waited for: its path is tried first
     _add_servers(router, service, authenticate)
     _add_reading(router, service, authenticate)
@@ -103,19 +113,23 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
 def _add_actions(router: APIRouter, service: ServersService, authenticate: Authenticate) -> None:
     who = Depends(dependency(authenticate))
 
-    @router.post(f"{ONE}/start", response_model=Server, responses={202: ON_ITS_WAY, **NOT_STARTED})
+    @router.post(
+        f"{ONE}/start",
+        response_model=Server,
+        responses={202: ON_ITS_WAY, **NOT_STARTED},
+        openapi_extra={**schema_of(StartRequest, required=False), **parameters_of(Waiting)},
+    )
     async def start(
         owner: str,
         project: str,
         identity: Annotated[Identity, who],
-        body: StartRequest | None = None,
-        wait: Wait = 0,
+        asked: Annotated[StartRequest, Depends(_start_request)],
+        waiting: Annotated[Waiting, Depends(_waiting)],
     ) -> Response:
         """Start it, no more than once, and wait until it is awake. 503 if the start failed, 409 if it is disabled."""
         identity.require_write(owner)
         worker = service.worker(owner, project)
-        request = body or StartRequest()
-        server = await asking.start(worker, request, wait, actor=asking.actor_of(identity, request))
+        server = await asking.start(worker, asked, waiting.wait, actor=asking.actor_of(identity, asked))
         return _answer(server, 200 if server.state == "awake" and not worker.stop_asked else 202)
 
     @router.post(f"{ONE}/stop", response_model=Server)
@@ -174,6 +188,14 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isdigit() else None if from_ is None else from_ - 1
         return EventStream(_events(await follow(service.context, identity, after)), service.closing)
+
+
+async def _start_request(request: Request) -> StartRequest:
+    return parse(StartRequest, await read_json(request, SMALL, empty={}))
+
+
+async def _waiting(request: Request) -> Waiting:
+    return parse(Waiting, dict(request.query_params))
 
 
 async def _array(servers: Iterator[Server]) -> AsyncIterator[bytes]:

@@ -137,7 +137,7 @@ class Loopback:
         self._netlink.send(_request(family, _REQUEST, asked))
         answer = self._netlink.recv(1 << 12)
         _, kind, *_ = _MESSAGE.unpack_from(answer)
-        return kind != _NLMSG_ERROR or struct.unpack_from("=i", answer, _MESSAGE.size)[0] != -errno.ENOENT
+        return bool(kind != _NLMSG_ERROR or struct.unpack_from("=i", answer, _MESSAGE.size)[0] != -errno.ENOENT)
 
     def close(self) -> None:
         """Close its socket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar, cast
 
 from fastapi import Request
@@ -11,10 +12,10 @@ from pydantic_core import from_json
 from sourcelair.errors import BadRequest, InvalidInput, TooLarge
 from sourcelair.pacing import in_steps
 
-ONE = 64 << 10
+SMALL = 64 << 10
 """Bytes of a request that is about one thing."""
 
-MANY = 16 << 20
+LARGE = 16 << 20
 """Bytes of a batch, or of a node's report: 10,000 routes with long wakers fit."""
 
 MAX_PROBLEMS = 5
@@ -50,14 +51,21 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request, limit: int) -> Any:
+async def read_json(request: Request, limit: int, *, empty: Any = None) -> Any:
     """Return the decoded body.
+
+    Args:
+        request: whose body it is.
+        limit: bytes that it may have.
+        empty: returned where there is no body, if it may be left out.
 
     Raises:
         TooLarge: as `read_body`.
         BadRequest: it is not JSON.
     """
     body = await read_body(request, limit)
+    if not body and empty is not None:
+        return empty
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -70,9 +78,8 @@ def parse(model: type[T] | TypeAdapter[T], value: Any) -> T:
     Raises:
         InvalidInput: naming the fields that are wrong, without repeating what they held.
     """
-    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
     problems = list[str]()
-    found = _validate(adapter, value, (), problems)
+    found = _validate(_adapter(model), value, (), problems)
     if problems:
         raise _invalid(problems)
     return cast("T", found)
@@ -96,7 +103,7 @@ async def parse_many(model: type[T] | TypeAdapter[T], values: Any, where: str, m
         raise InvalidInput(f"{name}: Input should be a valid list")
     if len(values) > most:
         raise TooLarge(f"{name}: at most {most} at once.")
-    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    adapter = _adapter(model)
     found, problems = list[T](), list[str]()
     async for at, value in in_steps(enumerate(values)):
         found.append(cast("T", _validate(adapter, value, (where, at) if where else (at,), problems)))
@@ -113,6 +120,15 @@ async def take_list(body: Any, field: str, model: type[T] | TypeAdapter[T], most
         return []
     values, body[field] = body[field], []
     return await parse_many(model, values, field, most)
+
+
+def _adapter(model: type[T] | TypeAdapter[T]) -> TypeAdapter[T]:
+    return model if isinstance(model, TypeAdapter) else _adapter_of(cast("Any", model))
+
+
+@functools.cache
+def _adapter_of(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
 
 
 def _validate(adapter: TypeAdapter[T], value: Any, where: tuple[str | int, ...], problems: list[str]) -> T | None:
@@ -143,7 +159,13 @@ def _describe(where: tuple[str | int, ...], message: str) -> str:
     return f"{path}: {message}" if path else message
 
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+def parameters_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI `parameters` of a query that is read by hand: one for each field, none of them required."""
+    fields = model.model_json_schema()["properties"]
+    return {"parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]}
+
+
+def schema_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """Return an OpenAPI `requestBody` for a body that is read by hand, its definitions written out in place."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -155,4 +177,4 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
             return {key: inline(value) for key, value in part.items()}
         return [inline(item) for item in part] if isinstance(part, list) else part
 
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inline(schema)}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": inline(schema)}}}}
