@@ -58,7 +58,9 @@ async def test_a_redirect_is_an_answer_wherever_it_leads(app: App, location: str
     assert b"\r\nAccept: */*\r\n" in app.asked[0]
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\x00bad\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n", b""])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\n\x00bad\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n", b"", b"HTTP/1.1 20"]
+)
 async def test_what_is_no_answer_is_not_yet(app: App, answer: bytes) -> None:
     """It is asked again, with words for the user."""
     app.answer = answer
@@ -67,6 +69,25 @@ async def test_what_is_no_answer_is_not_yet(app: App, answer: bytes) -> None:
         async with asyncio.timeout(0.1):
             await app.until_ready(Readiness(), said)
     assert said and "it did not answer HTTP" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.0 200\r\n\r\n",
+        b"HTTP/1.1 200 OK\nServer: old\n\nhello",
+        b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk",
+    ],
+)
+async def test_the_head_of_an_answer_is_enough(app: App, answer: bytes) -> None:
+    """What came before it, what comes after it, and how it is written does not matter."""
+    app.answer = answer
+    said: list[str] = []
+    async with asyncio.timeout(5):
+        await app.until_ready(Readiness(), said)
+    assert said == []
 
 
 async def test_a_path_that_can_not_be_asked_for_is_not_yet(app: App) -> None:

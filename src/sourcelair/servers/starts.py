@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from sourcelair.client.servers import Timing
 from sourcelair.errors import Unavailable
@@ -57,8 +57,8 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
             raise Interrupted
         return machine.begin_start(wanted, name, port, context.clock())
 
-    async def store() -> None:
-        await worker.update(begin, [Put(port_key(port), encode(port_record))])
+    async def store(go: Callable[[], None]) -> None:
+        await worker.update(begin, [Put(port_key(port), encode(port_record))], stored=go)
         worker.visit, worker.log_begin = None, log_begin
         timing.stored = worker.waited()
 

@@ -128,25 +128,28 @@ class Worker(Changes):
 
     # The record.
 
-    async def update(self, change: Change, also: Sequence[Operation] = ()) -> None:
+    async def update(
+        self, change: Change, also: Sequence[Operation] = (), stored: Callable[[], None] = lambda: None
+    ) -> None:
         """Change the record, on disk before anybody sees it. A change that changes nothing writes nothing.
 
         Args:
             change: makes the next record of the newest one.
             also: written in the same transaction.
+            stored: called once it is on disk, before anybody else hears of it.
 
         Raises:
             NotFound: it was forgotten.
         """
         # Whoever asked may be cancelled meanwhile; what is on disk and what we know must not part.
-        writing = asyncio.ensure_future(self._update(change, also))
+        writing = asyncio.ensure_future(self._update(change, also, stored))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
             raise
 
-    async def _update(self, change: Change, also: Sequence[Operation]) -> None:
+    async def _update(self, change: Change, also: Sequence[Operation], stored: Callable[[], None]) -> None:
         async with self._writing:
             if self.removed:
                 raise NotFound(f"No server found for {self.record.name}.")
@@ -157,6 +160,7 @@ class Worker(Changes):
             self.revision = await self.context.store.transact(
                 [Compare(key, self.revision)], [Put(key, encode(record)), *also]
             )
+            stored()
             before, self.record = self.record, record
             self.context.population.changed(before, record)
             if record.state == "failed" != before.state:  # before anybody who waits looks again

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -221,9 +221,10 @@ async def test_nothing_runs_before_what_comes_first_is_done(driver: Driver, subj
     """What is awaited first is done before anything of it listens."""
     order, begun, done = subject.order(Behaviour.SERVES), asyncio.Event(), asyncio.Event()
 
-    async def first() -> None:
+    async def first(go: Callable[[], None]) -> None:
         begun.set()
         await done.wait()
+        go()
 
     starting = asyncio.create_task(driver.start(order, first))
     await begun.wait()
@@ -240,7 +241,7 @@ async def test_where_what_comes_first_fails_nothing_runs(driver: Driver, subject
     """Its error is told, and the id was never claimed."""
     order = subject.order(Behaviour.SERVES)
 
-    async def first() -> None:
+    async def first(_: Callable[[], None]) -> None:
         await asyncio.sleep(0.01)
         raise KeyError("the disk is full")
 
@@ -257,7 +258,8 @@ async def test_a_failure_is_told_after_what_comes_first(driver: Driver, subject:
     """Whoever stores first, and ends what failed then, does both in this order."""
     seen = []
 
-    async def first() -> None:
+    async def first(go: Callable[[], None]) -> None:
+        go()
         await asyncio.sleep(0.02)
         seen.append("first")
 

@@ -86,11 +86,14 @@ class Found:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-First = Callable[[], Awaitable[None]]
+First = Callable[[Callable[[], None]], Awaitable[None]]
+"""What is done before anything of an instance runs. It calls what it is given as soon as that is done, and may return
+later."""
 
 
-async def nothing() -> None:
+async def nothing(go: Callable[[], None]) -> None:
     """Do nothing first."""
+    go()
 
 
 class Driver(Protocol):
@@ -119,8 +122,9 @@ class Driver(Protocol):
 
         Args:
             order: what to start.
-            first: awaited, once and in any case, before anything of the instance runs, and before a failure is told.
-                A driver may prepare meanwhile what goes away by itself should this process be killed.
+            first: awaited, once and in any case. Nothing of the instance runs before it has called what it is given,
+                and no failure is told before it has returned. A driver may prepare meanwhile what goes away by itself
+                should this process be killed.
 
         Raises:
             StartFailed: it can't run.

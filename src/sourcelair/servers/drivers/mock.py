@@ -172,7 +172,7 @@ class MockDriver:
 
     async def start(self, order: StartOrder, first: First = nothing) -> Found:
         """Start what the script says. As with a real one, a start goes on when the call is cancelled."""
-        await first()
+        await first(lambda: None)
         self.calls.append(Call("start", order.instance))
         start = asyncio.get_running_loop().create_task(self._start(order, self._next(order)))
         self.world.starts.add(start)

@@ -12,6 +12,7 @@ and they are told so; nothing else is written before it has been written over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 MAX_BATCH = 1024
 """Jobs in one commit."""
+
+CHECKPOINT = 100
+"""Commits after which the log of them is brought into the database: half of what makes SQLite do that in a commit."""
 
 
 @dataclass(slots=True)
@@ -56,7 +60,8 @@ class Writer:
         connection: used by this thread alone from now on.
         history: rows of history beyond which the oldest are compacted.
         turns: is told of every job that waits.
-        on_commit: called on the event loop after each commit that changed something, before its jobs are answered.
+        on_commit: called on the event loop after each commit that changed something, before those who wait for its
+            jobs go on.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class Writer:
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
         self._unclear = False
+        self._uncheckpointed = 0
+        """Commits since the last checkpoint."""
         # A daemon: a program that forgets to close must still be able to end. SQLite's file is right at any moment.
         self._thread = threading.Thread(target=self._run, name=f"store-{path.name}", daemon=True)
         self.revision = self._ledger.revision
@@ -120,6 +127,7 @@ class Writer:
                 jobs, open_ = self._next_batch()
                 self._commit(jobs)
                 self._compact()
+                self._checkpoint()
         finally:
             self._connection.close()
             self._on_loop(self._stop)
@@ -213,9 +221,19 @@ class Writer:
         if self._ledger.surplus > self._history and self._ledger.compacted < self._ledger.revision:
             self._commit([_Job(lambda ledger: ledger.compact(ledger.revision))])
 
+    def _checkpoint(self) -> None:
+        """Bring what was committed into the database, now and then while nobody waits: else a commit has to do it.
+
+        It changes nothing that a reader sees, and where it fails, a later one does it.
+        """
+        self._uncheckpointed += 1
+        if self._uncheckpointed >= CHECKPOINT and self._queue.empty():
+            self._uncheckpointed = 0
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def _answer(self, jobs: list[_Job], done: Committed) -> None:
-        """On the event loop: publish, then answer."""
-        self._on_commit(done)
+        """On the event loop: answer, then publish. Whoever is answered goes on after both, and before all watchers."""
         for job in jobs:
             if job.answer is None or job.answer.done():  # our own, or its caller was cancelled
                 continue
@@ -223,6 +241,7 @@ class Writer:
                 job.answer.set_result(job.result)
             else:
                 job.answer.set_exception(job.error)
+        self._on_commit(done)
 
     def _stop(self) -> None:
         if not self._stopped.done():

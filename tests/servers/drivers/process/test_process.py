@@ -258,7 +258,7 @@ async def main():
     subject = ProcessSubject(Path(sys.argv[1]))
     order = subject.run(["touch", "it-ran"])
 
-    async def first():
+    async def first(go):
         while not (launchers := psutil.Process().children()):
             await asyncio.sleep(0.001)
         print(launchers[0].pid, flush=True)

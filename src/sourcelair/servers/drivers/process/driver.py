@@ -125,14 +125,13 @@ class ProcessDriver:
         try:
             word = Word()
         except OSError as error:  # too many files are open
-            await first()
+            await first(lambda: None)
             raise StartFailed(f"it can't be started: {error.strerror}") from error
         started = self._call(self._starter.start, order, word)
         started.add_done_callback(self._launched)  # Also where this call was cancelled: it runs all the same.
         try:
             with word:
-                await first()
-                word.give()
+                await first(word.give)
         except BaseException:
             await asyncio.wait([started])  # without the word it ends at once, and nothing is made after this
             raise
@@ -171,7 +170,10 @@ class ProcessDriver:
         now = asyncio.get_running_loop().time()
         if all(self._foreign.get((found.instance, row.inode), 0) > now for row in rows):
             return None
-        own = await self._call(self._finder.own_sockets, found, {row.inode for row in rows})
+        wanted = {row.inode for row in rows}
+        own = self._finder.leaders_sockets(found, wanted)
+        if own != wanted:
+            own = await self._call(self._finder.own_sockets, found, wanted)
         self._foreign = {key: until for key, until in self._foreign.items() if until > now}
         self._foreign.update({(found.instance, row.inode): now + FOREIGN for row in rows if row.inode not in own})
         chosen = sockets.dial(rows, own)

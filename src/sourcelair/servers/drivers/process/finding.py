@@ -16,6 +16,9 @@ from sourcelair.servers.drivers.process.groups import Groups
 from sourcelair.servers.drivers.process.identity import Identity, is_running, this_boot
 from sourcelair.servers.drivers.process.launcher import Claims
 
+FEW = 64
+"""Files of a process that are looked at without a thread for it."""
+
 
 def leader_of(found: Found) -> Identity:
     """Return the identity of the main process."""
@@ -108,6 +111,11 @@ class Finder:
         """Return all processes of an instance."""
         grouped = self._groups.pids(found.instance)
         return members.belonging(members.scan(self._installation), found.instance, leader_of(found), grouped)
+
+    def leaders_sockets(self, found: Found, wanted: set[int]) -> set[int]:
+        """Return which of these sockets (by inode) the main process has among its first few files. Hardly blocks."""
+        leader = leader_of(found)
+        return wanted.intersection(sockets.inodes(leader.pid, FEW)) if is_running(leader) else set()
 
     def own_sockets(self, found: Found, wanted: set[int]) -> set[int]:
         """Return which of these sockets (by inode) the instance has open; the cheapest places are looked at first."""

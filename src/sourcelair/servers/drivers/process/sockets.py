@@ -19,6 +19,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from sourcelair.servers.drivers.process.identity import tasks
@@ -201,9 +202,9 @@ def _parse(name: str, family: socket.AddressFamily) -> Iterator[Row]:
             yield Row(socket.inet_ntop(family, packed), int(port, 16), int(inode), family == socket.AF_INET6, None)
 
 
-def inodes(pid: int) -> Iterator[int]:
-    """Give the inodes of the sockets that a process has open."""
-    targets = list(_open_files(f"/proc/{pid}/fd"))
+def inodes(pid: int, most: int | None = None) -> Iterator[int]:
+    """Give the inodes of the sockets that a process has open; with `most`, of those among so many of its files."""
+    targets = list(islice(_open_files(f"/proc/{pid}/fd"), most))
     if not targets:  # its main thread has ended, and the others go on
         targets = [target for task in tasks(pid) for target in _open_files(f"/proc/{pid}/task/{task}/fd")]
     for target in targets:
