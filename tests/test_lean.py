@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from sourcelair.errors import NotFound, install_error_handlers
 from sourcelair.lean import LeanRoute
 
-
 pytestmark = pytest.mark.anyio
 
 

@@ -91,7 +91,10 @@ class Table:
             self._looks.pop(port, None)
             return True
         self._looks = {port: at for port, at in self._looks.items() if now - at < SELDOM}
-        return self._looks.setdefault(port, now) == now
+        if port in self._looks:
+            return False
+        self._looks[port] = now
+        return True
 
     def close(self) -> None:
         """Close its socket."""
