@@ -166,6 +166,11 @@ def _promise(report: Report, seen: Seen) -> None:
         holds = middle <= 10 and added <= 30
         report.promises.append((f"{name}: overhead p50 <= 10 ms, p99 <= 30 ms", figure, holds))
     _promise_herd(report, seen)
+    drains = next(iter(seen.rounds.values())).drains
+    middle, most = statistics.median(drains), percentile(drains, 0.99)
+    report.promises.append(
+        ("a drain with nothing in flight: p50 <= 10 ms", f"{middle:.1f} ms, p99 {most:.1f} ms", middle <= 10)
+    )
     most = percentile(seen.thaws, 0.99)
     report.promises.append(("a visit to what dozes: p99 <= 20 ms", f"{most:.1f} ms", most <= 20))
 
@@ -183,8 +188,17 @@ def _tables(seen: Seen, size: Size) -> list[Table]:
         f"fsync of this disk: p50 {statistics.median(seen.disk):.2f} ms, p99 {percentile(seen.disk, 0.99):.2f} ms.",
         f"Processes that wanted to run before and after, on average: {seen.loads[0]:.1f}, {seen.loads[1]:.1f}.",
     ]
+    drained = Table("Drains of stops, with nothing in flight", HEAD)
+    drained.rows += [row(name, each.drains) for name, each in seen.rounds.items()]
     dozing = Table(f"From dozing to the last byte, {len(seen.thaws)} rounds", HEAD, [row("a visit", seen.thaws)])
-    return [*tables, steps_table(seen.rounds), _herds_table(seen.herds, size), _many_table(seen.many, size), dozing]
+    return [
+        *tables,
+        steps_table(seen.rounds),
+        _herds_table(seen.herds, size),
+        _many_table(seen.many, size),
+        drained,
+        dozing,
+    ]
 
 
 def _herds_table(seen: Herds, size: Size) -> Table:

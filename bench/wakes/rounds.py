@@ -36,6 +36,8 @@ class Rounds:
     own: list[float] = field(default_factory=list)
     wake: list[float] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
+    drains: list[float] = field(default_factory=list)
+    """Of each stop: from the wish to the last word that nothing is sent there any more, with nothing in flight."""
 
     @property
     def overhead(self) -> list[float]:
@@ -71,7 +73,7 @@ async def wakes(site: Site, owner: str, kind: Kind, folder: Path, ports: Sequenc
         rounds: how many pairs.
     """
     await site.put(owner, "server", list(kind.command), directory=folder, sleep=SleepPolicy(stop_grace=0))
-    seen = Rounds()
+    seen, since = Rounds(), (await site.servers.get(owner, "server")).revision
     for number in range(rounds + 1):
         own = await asyncio.to_thread(own_start, kind, folder, ports[number % len(ports)])
         wake = await asyncio.to_thread(visit, site, f"{owner}/server", kind.question)
@@ -82,7 +84,26 @@ async def wakes(site: Site, owner: str, kind: Kind, folder: Path, ports: Sequenc
             seen.own.append(own)
             seen.wake.append(wake)
             seen.timings.append(timing)
+    seen.drains = (await _drains(site, owner, since))[1:]
     return seen
+
+
+async def _drains(site: Site, owner: str, since: int) -> list[float]:
+    """Return the milliseconds of each drain of its server, by the events since a revision."""
+    last = (await site.until(owner, "server", "asleep")).revision
+    began, taken = 0.0, list[float]()
+    async with site.servers.events("/api/events", params={"from": since}) as events:
+        async for event in events:
+            server = event.json()["server"]
+            if server is not None and server["owner"] == owner:
+                if server["state"] == "draining":
+                    began = server["changed_at"]
+                elif server["state"] == "stopping" and began:
+                    taken.append((server["changed_at"] - began) * 1000)
+                    began = 0.0
+            if int(event.id or 0) >= last:
+                break
+    return taken
 
 
 async def thaws(site: Site, owner: str, kind: Kind, folder: Path, rounds: int) -> list[float]:

@@ -1,8 +1,9 @@
-"""Reading a request's JSON: bounded while it is read, and with errors that name the field."""
+"""Reading a request's JSON and its query: bounded while it is read, and with errors that name the field."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from fastapi import Request
@@ -25,6 +26,7 @@ MAX_FIELDS = 64
 """Fields that one object of a body may have: each that is not known is an error of its own."""
 
 T = TypeVar("T")
+Query = TypeVar("Query", bound=BaseModel)
 
 
 class WithoutExtras(BaseModel):
@@ -159,10 +161,25 @@ def _describe(where: tuple[str | int, ...], message: str) -> str:
     return f"{path}: {message}" if path else message
 
 
+def query_of(model: type[Query]) -> Callable[[Request], Awaitable[Query]]:
+    """Return what reads a request's query as a model, for `Depends`."""
+
+    async def read(request: Request) -> Query:
+        return parse(model, dict(request.query_params))
+
+    return read
+
+
 def parameters_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the OpenAPI `parameters` of a query that is read by hand: one for each field, none of them required."""
-    fields = model.model_json_schema()["properties"]
-    return {"parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]}
+    """Return the OpenAPI `parameters` of a query that is read as a model."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": field}
+            for name, field in schema["properties"].items()
+        ]
+    }
 
 
 def schema_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:

@@ -5,14 +5,24 @@
 from collections.abc import AsyncGenerator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from pydantic_core import to_json
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
-from sourcelair.bodies import LARGE, WithoutExtras, parse, parse_many, read_json, schema_of, take_list
+from sourcelair.bodies import (
+    LARGE,
+    WithoutExtras,
+    parameters_of,
+    parse,
+    parse_many,
+    query_of,
+    read_json,
+    schema_of,
+    take_list,
+)
 from sourcelair.ceryx.activity import activity
 from sourcelair.ceryx.counts import MAX_INSTANCES
 from sourcelair.ceryx.service import CeryxService
@@ -38,6 +48,14 @@ class ActivityRequest(WithoutExtras):
     """Body of `POST /api/activity`."""
 
     instances: list[str] = Field(max_length=MAX_INSTANCES)
+
+
+class WithdrawalQuery(BaseModel):
+    """Query of `GET /api/instances/{id}/withdrawal`."""
+
+    revision: int = Field(ge=0)
+    until: Until = "acknowledged"
+    wait: float = Field(default=0.0, ge=0, le=MAX_WAIT)
 
 
 def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> APIRouter:
@@ -98,18 +116,21 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
         service.withdrawals.acknowledge(node, acknowledgements)
         return Response(status_code=204)
 
-    @router.get("/api/instances/{instance}/withdrawal", responses={200: {"model": Withdrawal}})
+    @router.get(
+        "/api/instances/{instance}/withdrawal",
+        responses={200: {"model": Withdrawal}},
+        openapi_extra=parameters_of(WithdrawalQuery),
+    )
     async def withdrawal(
         instance: str,
         request: Request,
         _: Annotated[Identity, Depends(reader)],
-        revision: Annotated[int, Query(ge=0)],
-        until: Until = "acknowledged",
-        wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
+        asked: Annotated[WithdrawalQuery, Depends(query_of(WithdrawalQuery))],
     ) -> Response:
         """Tell how far every node has come with a withdrawal, once `until` is met, or after `wait` seconds."""
         check_identifier("instance", instance)
-        state = await while_connected(request, service.withdrawals.wait(instance, revision, until, wait))
+        waiting = service.withdrawals.wait(instance, asked.revision, asked.until, asked.wait)
+        state = await while_connected(request, waiting)
         return Response() if state is None else JSONResponse(state.model_dump())
 
     @router.post("/api/activity", openapi_extra=schema_of(ActivityRequest), responses={200: {"model": list[Activity]}})

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate, dependency
-from sourcelair.bodies import SMALL, parameters_of, parse, read_json, schema_of
+from sourcelair.bodies import SMALL, parameters_of, parse, query_of, read_json, schema_of
 from sourcelair.client.servers import (
     Server,
     ServerEvent,
@@ -124,7 +124,7 @@ def _add_actions(router: APIRouter, service: ServersService, authenticate: Authe
         project: str,
         identity: Annotated[Identity, who],
         asked: Annotated[StartRequest, Depends(_start_request)],
-        waiting: Annotated[Waiting, Depends(_waiting)],
+        waiting: Annotated[Waiting, Depends(query_of(Waiting))],
     ) -> Response:
         """Start it, no more than once, and wait until it is awake. 503 if the start failed, 409 if it is disabled."""
         identity.require_write(owner)
@@ -192,10 +192,6 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
 
 async def _start_request(request: Request) -> StartRequest:
     return parse(StartRequest, await read_json(request, SMALL, empty={}))
-
-
-async def _waiting(request: Request) -> Waiting:
-    return parse(Waiting, dict(request.query_params))
 
 
 async def _array(servers: Iterator[Server]) -> AsyncIterator[bytes]:
