@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     data_dir: Directory = Field(
         default_factory=default_data_dir, description="Where everything durable lies (mode 0700)."
     )
+    store: str = Field(
+        "",
+        description="Where routes, servers and tokens are kept: files of the data directory (SQLite) if empty, or "
+        "`etcd://HOST:2379,HOST:2379/PREFIX`, with `?ca=FILE&cert=FILE&key=FILE` for TLS and "
+        "`?user=NAME&password_file=FILE`.",
+    )
     listen: Address = Field("127.0.0.1:8080", description="Public address: where visitors reach NGINX.")
     api_listen: Address = Field("127.0.0.1:7070", description="Address of all APIs.")
     domain: Domain = Field("localhost", description="Servers get the URL {project}--{owner}.{domain}.")

@@ -13,14 +13,14 @@ from fastapi import FastAPI
 from sourcelair.auth import Kind, TokenRegistry
 from sourcelair.auth.http import create_router
 from sourcelair.errors import install_error_handlers
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[TokenRegistry]:
-    store = await open_store(tmp_path / "auth.db")
+    store = await open_sqlite(tmp_path / "auth.db")
     registry = TokenRegistry(store)
     await registry.load()
     yield registry

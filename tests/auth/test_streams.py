@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Response
 from sourcelair.auth import Identity, TokenRegistry
 from sourcelair.auth.http import authenticator, dependency
 from sourcelair.errors import Unauthorized, install_error_handlers
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 from sourcelair.streams import EventStream, Stream
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +58,7 @@ class Streams:
 
 @pytest.fixture
 async def streams(tmp_path: Path) -> AsyncIterator[Streams]:
-    store = await open_store(tmp_path / "auth.db")
+    store = await open_sqlite(tmp_path / "auth.db")
     registry = TokenRegistry(store)
     await registry.load()
     streams = Streams(registry)

@@ -11,15 +11,15 @@ import pytest
 
 from sourcelair.auth import Identity, Kind, TokenRegistry
 from sourcelair.errors import Conflict, Forbidden, InvalidInput, LairError, NotFound, Unauthorized
-from sourcelair.store import open_store
 from sourcelair.store.base import Store
+from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_store(tmp_path / "auth.db")
+    store = await open_sqlite(tmp_path / "auth.db")
     yield store
     await store.close()
 

@@ -76,7 +76,7 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
     @router.get("/api/nodes/")
     async def list_nodes(_: Annotated[Identity, Depends(reader)]) -> list[Node]:
         """List the registered proxy nodes."""
-        return await service.nodes.show()
+        return service.nodes.show(service.routes.revision)
 
     @router.put("/api/nodes/{node}", include_in_schema=False)
     @router.put("/api/nodes/{node}/")

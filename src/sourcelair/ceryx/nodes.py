@@ -98,9 +98,8 @@ class Nodes:
             raise NotFound(f"No node is registered as {name[:80]}: register it first.")
         return node
 
-    async def show(self) -> list[Node]:
-        """Return all nodes as the API shows them; `lag` in revisions of the store."""
-        revision = await self._store.revision()
+    def show(self, revision: int) -> list[Node]:
+        """Return all nodes as the API shows them; `lag` is how far they are behind a revision of the store."""
         return [self.view(node, revision) for node in self.all()]
 
     def view(self, node: NodeState, revision: int | None = None) -> Node:

@@ -17,6 +17,7 @@ from sourcelair.errors import (
     Conflict,
     HistoryCompacted,
     InvalidInput,
+    LairError,
     NotFound,
     OutOfSpace,
     PreconditionFailed,
@@ -51,10 +52,12 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A write that is on disk. `created`: every one of its writes made a route that was not there."""
+    """Writes that are on disk. `created`: every one of them made a route that was not there."""
 
     revision: int
     created: bool
+    transactions: int = 1
+    """In how many they were done: several where the store does not take them as one."""
 
 
 async def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
@@ -123,6 +126,8 @@ class Routes:
         """Routes as they were written here lately, the newest last: right, or found out by a transaction's compares."""
         self.count = 0
         """Routes in the store, those of writes that are on their way included."""
+        self.revision = 0
+        """The newest at which a route was changed, as far as is known here."""
 
     async def load(self) -> None:
         """Count the routes, and make sure that this version can read them. Raises Unavailable if it can't."""
@@ -130,6 +135,7 @@ class Routes:
         async for page, _ in self.pages():
             for entry in page:
                 record_of(entry)
+                self.revision = max(self.revision, entry.mod_revision)
             self.count += len(page)
         metrics.ROUTES.set(self.count)
 
@@ -160,6 +166,9 @@ class Routes:
     async def write(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written:
         """Do all writes or none, and return the revision at which they stand.
 
+        Where the store does not take so many in one transaction they are done in several: all conditions are looked at
+        before the first, and the revision is that of the last. An error says how many stand then.
+
         Args:
             writes: as `clean_writes` made them.
             manager: who writes; None for a client that manages nothing.
@@ -171,6 +180,23 @@ class Routes:
             OutOfSpace: a node has no room for more routes.
             Unavailable: others kept changing the same routes.
         """
+        most = self._store.most_operations
+        if most is None or len(writes) <= most:
+            return await self._write_together(writes, manager, capacity)
+        self._check_room((await self._plan(writes, await self._read(writes), manager)).growth, capacity)
+        revision, created, number = 0, True, 0
+        for at in range(0, len(writes), most):
+            try:
+                written = await self._write_together(writes[at : at + most], manager, capacity)
+            except LairError as error:
+                if at:
+                    error.detail += f" The first {at} of these {len(writes)} writes stand."
+                    error.extra["written"] = at
+                raise
+            revision, created, number = written.revision, created and written.created, number + 1
+        return Written(revision, created, number)
+
+    async def _write_together(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written:
         started = time.perf_counter()
         written = await self._try(writes, manager, capacity)
         if written is None:
@@ -187,13 +213,21 @@ class Routes:
         return written
 
     async def take_back(self, sources: Sequence[str], revision: int) -> bool:
-        """Delete routes that were created at a revision, all of them; return False if one was changed since."""
+        """Delete routes that were created at a revision, all of them; return False if one was changed since.
+
+        False too where they are more than one transaction takes: these have several revisions.
+        """
+        if self._store.most_operations is not None and len(sources) > self._store.most_operations:
+            return False
         keys = [route_key(source) for source in sources]
         try:
-            await self._store.transact([Compare(key, revision) for key in keys], [Delete(key) for key in keys])
+            taken_back = await self._store.transact(
+                [Compare(key, revision) for key in keys], [Delete(key) for key in keys]
+            )
         except CompareFailed:
             return False
         self._forget(sources)
+        self.revision = max(self.revision, taken_back)
         self.count -= len(keys)
         metrics.ROUTES.set(self.count)
         return True
@@ -206,11 +240,7 @@ class Routes:
                 plan = await self._plan(writes, known, manager)
         if plan is None:
             plan = await self._plan(writes, await self._read(writes), manager)
-        if plan.growth > 0 and capacity is not None and self.count + plan.growth > capacity:
-            raise OutOfSpace(
-                f"The smallest proxy node has room for {capacity} routes for certain, and {self.count} are there: "
-                "raise route_table_bytes on the nodes, or delete routes."
-            )
+        self._check_room(plan.growth, capacity)
         self.count += plan.growth
         try:
             revision = await self._store.transact(plan.compares, plan.operations)
@@ -221,7 +251,15 @@ class Routes:
                 return None
             raise
         self._remember(writes, revision)
+        self.revision = max(self.revision, revision)
         return Written(revision, created=plan.growth == len(writes) > 0)
+
+    def _check_room(self, growth: int, capacity: int | None) -> None:
+        if growth > 0 and capacity is not None and self.count + growth > capacity:
+            raise OutOfSpace(
+                f"The smallest proxy node has room for {capacity} routes for certain, and {self.count} are there: "
+                "raise route_table_bytes on the nodes, or delete routes."
+            )
 
     async def _plan(self, writes: Sequence[RouteWrite], known: Sequence[_Known], manager: str | None) -> _Plan:
         compares, operations, growth = list[Compare](), list[Operation](), 0

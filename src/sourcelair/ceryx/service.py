@@ -99,7 +99,10 @@ class CeryxService:
         refusing = self.nodes.refusing([write.source for write in cleaned if write.route], written.revision)
         if refusing:
             await self._refused(cleaned, manager, written, refusing)
-        return BatchResult(revision=written.revision, served=served and not refusing), cleaned
+        result = BatchResult(
+            revision=written.revision, served=served and not refusing, transactions=written.transactions
+        )
+        return result, cleaned
 
     async def _refused(
         self, writes: Sequence[RouteWrite], manager: str | None, written: Written, refusing: Mapping[str, str]

@@ -82,10 +82,15 @@ class RouteWrite(BaseModel):
 
 
 class BatchResult(BaseModel):
-    """All writes of a batch stand at one revision. `served`: every live node had applied it before the answer."""
+    """All writes of a batch stand at one revision. `served`: every live node had applied it before the answer.
+
+    A store that does not take so many in one transaction (etcd: more than 127) has done them in several
+    `transactions`; the revision is the last one's.
+    """
 
     revision: int
     served: bool
+    transactions: int = 1
 
 
 class RouteChanges(BaseModel):

@@ -7,6 +7,7 @@ steps is no special case. It ends when the server rests, and begins again when s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from sourcelair.servers import machine
 from sourcelair.servers.changes import Changes
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found
-from sourcelair.servers.records import STARTS, InstanceRecord, ServerRecord, encode
-from sourcelair.store.base import Compare, Delete, Operation, Put
+from sourcelair.servers.records import STARTS, InstanceRecord, ServerRecord, decode, encode
+from sourcelair.store.base import Compare, CompareFailed, Delete, Operation, Put
 from sourcelair.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -153,13 +154,17 @@ class Worker(Changes):
         async with self._writing:
             if self.removed:
                 raise NotFound(f"No server found for {self.record.name}.")
-            record = change(self.record)
-            if record == self.record and not also:
-                return
-            key = record.key
-            self.revision = await self.context.store.transact(
-                [Compare(key, self.revision)], [Put(key, encode(record)), *also]
-            )
+            while True:
+                record = change(self.record)
+                if record == self.record and not also:
+                    return
+                try:
+                    self.revision = await self.context.store.transact(
+                        [Compare(record.key, self.revision)], [Put(record.key, encode(record)), *also]
+                    )
+                    break
+                except CompareFailed:
+                    await self._reread()
             stored()
             before, self.record = self.record, record
             self.context.population.changed(before, record)
@@ -169,6 +174,20 @@ class Worker(Changes):
             if record.state != before.state:
                 log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
         self.notify()
+
+    async def _reread(self) -> None:
+        """Learn how the record stands: a write whose answer never came has landed. Nobody else writes it.
+
+        Raises:
+            NotFound: what landed was that it is forgotten.
+        """
+        entry = await self.context.store.get(self.record.key)
+        if entry is None:
+            raise NotFound(f"No server found for {self.record.name}.")
+        before, self.record = self.record, self.context.policies.applied(decode(ServerRecord, entry))
+        self.revision = entry.mod_revision
+        self.context.population.changed(before, self.record)
+        log.warning("record_was_written", server=self.record.name, state=self.record.state, was=before.state)
 
     async def keep(self, beside: Put, usual_start: float | None) -> None:
         """Store what its starts took beside the record, and let its next change store what is usual.
@@ -193,7 +212,12 @@ class Worker(Changes):
         async with self._writing:
             record = self.record
             operations = [Delete(record.key), Delete(f"{STARTS}{record.owner}/{record.project}"), *also(record)]
-            await self.context.store.transact([Compare(record.key, self.revision)], operations)
+            try:
+                await self.context.store.transact([Compare(record.key, self.revision)], operations)
+            except CompareFailed:
+                with contextlib.suppress(NotFound):  # it was forgotten by a write whose answer never came
+                    await self._reread()
+                    raise
             self.removed = True
             self.gone.set()
         return record

@@ -105,6 +105,11 @@ class LeaseNotFound(Exception):
 class Store(Protocol):
     """What a service may ask of its store. Keys are text such as `/routes/blog--demo.localhost`."""
 
+    @property
+    def most_operations(self) -> int | None:
+        """Return how many conditions, and how many operations, a transaction may have; None for any number."""
+        ...
+
     async def revision(self) -> int:
         """Return the current revision; 0 for a store that nobody wrote to."""
         ...

@@ -5,11 +5,16 @@ A second implementation drops in by adding its factory there, under the name tha
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from tests.etcd import EtcdCluster
+
 from sourcelair.store.base import Store
+from sourcelair.store.etcd import EtcdStore, parse_address
 from sourcelair.store.sqlite import SqliteStore, open_sqlite
 
 
@@ -27,11 +32,19 @@ class Backend(Protocol):
     restart_renews_leases: bool
     """Whether closing and opening again begins the time of all leases anew."""
 
+    real_time: bool
+    """Whether time passes by itself, so that nobody can let much of it pass."""
+
+    second: float
+    """What a second of a case lasts, in seconds: leases may be as short, and their time is kept as exactly."""
+
 
 class SqliteBackend:
     """A file in a directory of the test, with a clock that the test moves."""
 
     restart_renews_leases = True
+    real_time = False
+    second = 1.0
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "store.db"
@@ -46,4 +59,23 @@ class SqliteBackend:
         await store.expire_leases()
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend}
+class EtcdBackend:
+    """A prefix of its own in the etcd of all tests."""
+
+    restart_renews_leases = False
+    real_time = True
+    second = 0.4
+
+    cluster: EtcdCluster
+
+    def __init__(self, _: Path) -> None:
+        self._address = parse_address(self.cluster.url(f"/{uuid.uuid4().hex}"))
+
+    async def open(self) -> EtcdStore:
+        return EtcdStore(self._address, "store")
+
+    async def pass_time(self, _: Store, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend, "etcd": EtcdBackend}

@@ -122,7 +122,7 @@ async def test_a_slow_reader_loses_nothing(store: Store) -> None:
         assert [(await anext(watch)).revision for _ in range(3000)] == list(range(start + 1, start + 3001))
 
 
-async def test_history_survives_reopening(backend: Backend) -> None:
+async def test_history_survives_reopening(one_loop: None, backend: Backend) -> None:
     """A watch from an old revision, and a list as of then, are the same after a restart."""
     store = await backend.open()
     start = await store.revision() + 1
@@ -168,15 +168,15 @@ async def test_compaction_keeps_what_stands_and_what_came_before_it(store: Store
 
 async def test_a_lease_takes_its_keys_with_it(backend: Backend, store: Store) -> None:
     """When it runs out its keys go in one revision, which watches see; a renewal puts that off."""
-    lease = await store.grant_lease(10)
+    lease = await store.grant_lease(10 * backend.second)
     await store.put("/node/a", b"", lease=lease)
     await store.put("/node/b", b"", lease=lease)
     revision = await store.put("/stays", b"")
-    await backend.pass_time(store, 9)
+    await backend.pass_time(store, 6 * backend.second)
     await store.renew_lease(lease)
-    await backend.pass_time(store, 9)
+    await backend.pass_time(store, 6 * backend.second)
     assert await store.get("/node/a")
-    await backend.pass_time(store, 2)
+    await backend.pass_time(store, 5 * backend.second)
     [change] = await take(store, "", revision + 1, 1)
     assert [(event.kind, event.key) for event in change.events] == [("delete", "/node/a"), ("delete", "/node/b")]
     assert [entry.key for entry in (await store.list("")).entries] == ["/stays"]
@@ -247,7 +247,7 @@ async def test_numbers_of_any_size_get_an_answer(store: Store, number: int) -> N
     assert len((await store.list("", limit=max(number, 0))).entries) == 1
 
 
-async def test_a_closed_store_says_so(backend: Backend) -> None:
+async def test_a_closed_store_says_so(one_loop: None, backend: Backend) -> None:
     """What was accepted is finished, watches end, later calls are refused, closing again is no error."""
     store = await backend.open()
     watch = asyncio.create_task(take(store, "/never", 1, 1))

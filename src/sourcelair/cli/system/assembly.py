@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -15,11 +16,12 @@ from sourcelair.ceryx.service import CeryxService
 from sourcelair.cli.system.directory import DataDirectory
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import ServersClient
+from sourcelair.errors import LairError
 from sourcelair.hemera.service import HemeraService
 from sourcelair.servers.drivers.process import ProcessDriver
 from sourcelair.servers.service import ServersService
 from sourcelair.settings import Settings
-from sourcelair.store import open_store
+from sourcelair.store import open_stores
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ async def assemble(
     stack: AsyncExitStack,
     *,
     app: ASGIApp,
+    say: Callable[[str], None],
+    lost: Callable[[LairError], None],
 ) -> Parts:
     """Make and connect all parts.
 
@@ -55,12 +59,18 @@ async def assemble(
         api_url: where all three services will answer.
         stack: gets whatever must be closed at the end.
         app: what will answer at `api_url`.
+        say: told what is being waited for, for a person.
+        lost: called when another control plane may have taken over the stores.
     """
-    stores = {}
-    for name in ("ceryx", "servers", "auth"):
-        stores[name] = await open_store(directory.path / f"{name}.db")
-        stack.push_async_callback(stores[name].close)
-
+    stores = await stack.enter_async_context(
+        open_stores(
+            settings.store or directory.path,
+            ("ceryx", "servers", "auth"),
+            installation=directory.installation(),
+            say=say,
+            lost=lost,
+        )
+    )
     registry = TokenRegistry(stores["auth"])
     await registry.load()
     # Tokens in files are registered at every start: a file that was deleted is made anew, with another token in it.

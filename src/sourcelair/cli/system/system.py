@@ -58,6 +58,7 @@ class System:
         self.abilities: frozenset[str] = frozenset()
         """What the process driver's cgroups can, once it runs."""
         self._everything = False
+        self._failure: LairError | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._open: set[str] = set()
@@ -83,6 +84,11 @@ class System:
         self._everything = self._everything or everything
         self._stopping.set()
 
+    def _lost(self, error: LairError) -> None:
+        """Another control plane may be at work: this one ends, and leaves servers and NGINX to it."""
+        self._failure = error
+        self.stop(everything=False)
+
     async def readiness(self) -> dict[str, bool]:
         """Return the parts, and whether each is ready; all are once a visit would be served."""
         return {
@@ -107,6 +113,8 @@ class System:
                 await self._run(stack, on_ready)
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
+        if self._failure is not None:
+            raise self._failure
 
     async def _run(self, stack: AsyncExitStack, on_ready: Callable[[], Awaitable[None]]) -> None:
         settings, directory = self.settings, self.directory
@@ -117,9 +125,9 @@ class System:
         if engine.pid is None:
             check_free(settings.listen, "listen")
 
-        self.say(f"Opening the store in {directory.path}")
+        self.say(f"Opening the store in {settings.store or directory.path}")
         app = create_app()
-        parts = await assemble(settings, directory, engine, self.api_url, stack, app=app)
+        parts = await assemble(settings, directory, engine, self.api_url, stack, app=app, say=self.say, lost=self._lost)
         self._agent = parts.agent
         self.service_token = parts.service_token
         self.abilities = parts.driver.abilities

@@ -35,6 +35,11 @@ class SqliteStore:
         self._leases = Leases(self._writer.leases, clock, self._end_lease)
         self._writer.start()
 
+    @property
+    def most_operations(self) -> None:
+        """See `Store.most_operations`: any number."""
+        return None
+
     async def revision(self) -> int:
         """See `Store.revision`."""
         return await self._reader.revision()

@@ -1,0 +1,221 @@
+"""The store in a cluster: etcd's own revisions, transactions, leases and watches, under a prefix of its keys.
+
+Others may write to the same cluster: revisions count their changes too, and a watch does not show them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from sourcelair.errors import HistoryCompacted, InvalidInput, Unavailable
+from sourcelair.store.base import (
+    Change,
+    Compare,
+    CompareFailed,
+    Delete,
+    Entry,
+    LeaseNotFound,
+    Operation,
+    Page,
+    Put,
+)
+from sourcelair.store.etcd import rpc_pb2 as rpc
+from sourcelair.store.etcd.address import EtcdAddress
+from sourcelair.store.etcd.cluster import COMPACT, GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Cluster, Interrupted
+from sourcelair.store.etcd.keys import Keys
+from sourcelair.store.etcd.watching import watch
+from sourcelair.store.limits import MAX_INTEGER, check_key, check_text, check_transaction
+
+RENEWALS = 3
+"""How often a renewal is tried where its stream breaks off."""
+
+
+MAX_TXN_OPS = 128
+"""What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
+
+NEVER = -1
+"""A revision that no key ever has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A key that must be at a revision for anything to be written: see `ownership`."""
+
+    store: EtcdStore
+    key: str
+    revision: int
+
+
+class EtcdStore:
+    """A `Store` in etcd. It belongs to the event loop that opened it.
+
+    Args:
+        address: of the cluster.
+        name: of this store: the stores of one installation share its prefix.
+        fence: a store, a key in it and its revision, without which nothing is written.
+    """
+
+    def __init__(self, address: EtcdAddress, name: str, fence: Fence | None = None) -> None:
+        self._cluster = Cluster(address)
+        self._keys = Keys(f"{address.prefix}/{name}")
+        self._fences = [] if fence is None else [_compare(fence.store._keys.of(fence.key), fence.revision)]
+        self._closing = asyncio.Event()
+
+    @property
+    def most_operations(self) -> int:
+        """See `Store.most_operations`. One of the conditions is the fence."""
+        return MAX_TXN_OPS - 1
+
+    async def revision(self) -> int:
+        """See `Store.revision`. It is the cluster's, which others may write to."""
+        request = rpc.RangeRequest(key=self._keys.of(""), limit=1, keys_only=True)
+        return (await self._cluster.call(RANGE, request, repeatable=True)).header.revision
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Store.get`."""
+        request = rpc.RangeRequest(key=self._keys.of(check_key(key)))
+        found = (await self._cluster.call(RANGE, request, repeatable=True)).kvs
+        return self._keys.entry(found[0]) if found else None
+
+    async def list(self, prefix: str, *, revision: int | None = None, start_after: str = "", limit: int = 0) -> Page:
+        """See `Store.list`."""
+        if limit < 0:
+            raise InvalidInput(f"limit: {limit} is negative; 0 means all.")
+        first, end = self._keys.range(check_text("prefix", prefix), check_text("start_after", start_after))
+        if first >= end:
+            return Page((), revision if revision is not None else await self.revision(), more=False)
+        request = rpc.RangeRequest(
+            key=first,
+            range_end=end,
+            limit=min(limit, MAX_INTEGER),
+            revision=0 if revision is None else min(max(revision, 1), MAX_INTEGER),
+        )
+        answer = await self._cluster.call(RANGE, request, repeatable=True)
+        read_at = answer.header.revision if revision is None else revision
+        return Page(tuple(map(self._keys.entry, answer.kvs)), read_at, answer.more)
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: int | None = None) -> int:
+        """See `Store.put`."""
+        compares = [] if expect is None else [Compare(key, expect)]
+        return await self.transact(compares, [Put(key, value, lease)])
+
+    async def delete(self, key: str, *, expect: int | None = None) -> bool:
+        """See `Store.delete`."""
+        compares = [] if expect is None else [Compare(key, expect)]
+        answer = await self._transact(compares, [Delete(key)])
+        return answer.responses[0].response_delete_range.deleted > 0
+
+    async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
+        """See `Store.transact`."""
+        return (await self._transact(compares, operations)).header.revision
+
+    async def _transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> rpc.TxnResponse:
+        compares, operations = tuple(compares), tuple(operations)
+        check_transaction(compares, operations)
+        for operation in operations:
+            if isinstance(operation, Put) and operation.lease is not None and not _may_be(operation.lease):
+                raise LeaseNotFound(f"Lease {operation.lease} never was.")
+        request = rpc.TxnRequest(
+            compare=[*self._fences, *(_compare(self._keys.of(one.key), one.mod_revision) for one in compares)],
+            success=[self._operation(one) for one in operations],
+            failure=[
+                rpc.RequestOp(request_range=rpc.RangeRequest(key=self._keys.of(one.key), keys_only=True))
+                for one in compares
+            ],
+        )
+        answer = await self._cluster.call(TXN, request, repeatable=not operations)
+        if not answer.succeeded:
+            for compare, response in zip(compares, answer.responses, strict=True):
+                found = response.response_range.kvs
+                actual = found[0].mod_revision if found else 0
+                if actual != compare.mod_revision:
+                    raise CompareFailed(compare.key, actual)
+            raise Unavailable("Another control plane has taken over: nothing was written.")
+        return answer
+
+    def _operation(self, operation: Operation) -> rpc.RequestOp:
+        key = self._keys.of(operation.key)
+        if isinstance(operation, Delete):
+            return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+        return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=operation.value, lease=operation.lease or 0))
+
+    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Change]:
+        """See `Store.watch`."""
+        changes = watch(self._cluster, self._keys, check_text("prefix", prefix), min(from_revision, MAX_INTEGER))
+        closing = asyncio.ensure_future(self._closing.wait())
+        coming: asyncio.Future[Change] | None = None
+        try:
+            while not self._closing.is_set():
+                coming = asyncio.ensure_future(anext(changes))
+                await asyncio.wait({coming, closing}, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    return
+                yield coming.result()
+        finally:
+            closing.cancel()
+            if coming is not None and not coming.done():
+                coming.cancel()
+                await asyncio.wait([coming])
+            await changes.aclose()
+
+    async def grant_lease(self, ttl: float) -> int:
+        """See `Store.grant_lease`. etcd counts whole seconds, and has a least of its own."""
+        if not 0 < ttl < MAX_INTEGER:  # refuses NaN too
+            raise InvalidInput(f"ttl: {ttl} is not a time in seconds above 0.")
+        request = rpc.LeaseGrantRequest(ttl=math.ceil(ttl))
+        return (await self._cluster.call(GRANT, request, repeatable=True)).id  # one too many runs out by itself
+
+    async def renew_lease(self, lease: int) -> None:
+        """See `Store.renew_lease`."""
+        if not _may_be(lease):
+            raise LeaseNotFound(f"Lease {lease} never was.")
+        for attempt in range(RENEWALS):
+            answers = self._cluster.stream(KEEP_ALIVE, rpc.LeaseKeepAliveRequest(id=lease))
+            try:
+                answer = await anext(answers)
+            except Interrupted:
+                if attempt == RENEWALS - 1:
+                    await self.revision()  # says why etcd does not answer; and if it does, once more
+                    continue
+            else:
+                if answer.ttl <= 0:
+                    raise LeaseNotFound(f"Lease {lease} has run out, or never was.")
+                return
+            finally:
+                await answers.aclose()
+
+    async def revoke_lease(self, lease: int) -> None:
+        """See `Store.revoke_lease`."""
+        if _may_be(lease):
+            with contextlib.suppress(LeaseNotFound):
+                await self._cluster.call(REVOKE, rpc.LeaseRevokeRequest(id=lease), repeatable=True)
+
+    async def compact(self, revision: int) -> None:
+        """See `Store.compact`. It is the whole cluster's history."""
+        with contextlib.suppress(HistoryCompacted):
+            await self._cluster.call(
+                COMPACT, rpc.CompactionRequest(revision=max(0, min(revision, MAX_INTEGER))), repeatable=True
+            )
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        self._closing.set()
+        await asyncio.sleep(0)  # watches that wait end by themselves
+        await self._cluster.close()
+
+
+def _may_be(lease: int) -> bool:
+    return 0 < lease <= MAX_INTEGER
+
+
+def _compare(key: bytes, revision: int) -> rpc.Compare:
+    return rpc.Compare(
+        result=rpc.Compare.EQUAL,
+        target=rpc.Compare.MOD,
+        key=key,
+        mod_revision=revision if 0 <= revision <= MAX_INTEGER else NEVER,
+    )

@@ -1,0 +1,73 @@
+"""The watch that loses nothing: what breaks off goes on after the last *event* that came, on whatever member answers.
+
+Never after a header's revision: etcd may send a batch that ends at 1001 under a header of 5001. And it is asked for one
+revision more than is wanted: it gives a watch that begins at the very revision up to which history is gone, though what
+was deleted there is gone too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from itertools import groupby
+
+from sourcelair.errors import HistoryCompacted, LairError
+from sourcelair.store.base import Change
+from sourcelair.store.etcd import rpc_pb2 as rpc
+from sourcelair.store.etcd.cluster import FIRST_PAUSE, LONGEST_PAUSE, WATCH, Cluster, Interrupted
+from sourcelair.store.etcd.keys import Keys
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -> AsyncGenerator[Change, None]:
+    """Give every change from a revision on, for ever; see `Store.watch`.
+
+    Raises:
+        HistoryCompacted: changes since then are no longer kept.
+    """
+    first, end = keys.range(prefix)
+    wanted, pause, broken = from_revision, FIRST_PAUSE, False
+    while True:
+        request = rpc.WatchRequest(
+            create_request=rpc.WatchCreateRequest(
+                key=first, range_end=end, start_revision=max(1, wanted - 1), prev_kv=True
+            )
+        )
+        answers = cluster.stream(WATCH, request)
+        try:
+            async for answer in answers:
+                if answer.canceled:
+                    raise _cancelled(answer)
+                if broken:
+                    _log.info("watch_goes_on", prefix=prefix, revision=wanted)
+                pause, broken = FIRST_PAUSE, False
+                for change in _changes(keys, answer.events):
+                    if change.revision >= wanted:
+                        wanted = change.revision + 1
+                        yield change
+        except HistoryCompacted:
+            raise
+        except (Interrupted, LairError) as error:
+            if not broken:
+                _log.warning("watch_broken", prefix=prefix, revision=wanted, error=str(error))
+            broken = True
+        finally:
+            await answers.aclose()
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _cancelled(answer: rpc.WatchResponse) -> Exception:
+    if answer.compact_revision:
+        return HistoryCompacted(
+            f"History up to revision {answer.compact_revision} is no longer kept by etcd: list again."
+        )
+    return Interrupted(answer.cancel_reason or "etcd cancelled it")
+
+
+def _changes(keys: Keys, events: Iterable[rpc.Event]) -> Iterable[Change]:
+    """Give events by revision, each in the order of its keys. etcd sends each revision whole."""
+    for revision, some in groupby(keys.events(events), key=lambda event: event.revision):
+        yield Change(revision, tuple(sorted(some, key=lambda event: event.key)))

@@ -1,0 +1,119 @@
+"""The whole system with its stores in etcd: crashes of both sides, and of who was the control plane before."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.etcd import EtcdCluster, running_etcd
+from tests.system.lair import Lair, running_lair
+from tests.system.site import Site, site_of
+from tests.system.visitors import traffic
+
+from sourcelair.client.ceryx import Route, RouteWrite
+from sourcelair.errors import LairError, PreconditionFailed
+
+pytestmark = [pytest.mark.anyio, pytest.mark.system]
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[EtcdCluster]:
+    (tmp_path / "etcd").mkdir()
+    with running_etcd(tmp_path / "etcd", 3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def own(etcd: EtcdCluster, tmp_path: Path) -> AsyncIterator[Site]:
+    """An installation whose stores are in etcd."""
+    with running_lair(tmp_path / "own", {"LAIR_STORE": etcd.url("/lair")}) as lair:
+        async with site_of(lair) as site:
+            yield site
+
+
+async def test_a_killed_control_plane_takes_over_from_itself(own: Site, tmp_path: Path) -> None:
+    """Visitors do not notice, the instance is adopted, and the next sleep and wake go well."""
+    app = await own.identity("etcd", "killed", tmp_path)
+    await app.fetch("/")
+    before = (await app.server()).instance
+    async with traffic(own.address, app.host) as seen:
+        await asyncio.sleep(0.3)
+        own.lair.kill9()
+        await asyncio.to_thread(own.lair.start)
+        await asyncio.sleep(0.3)
+    app.check_books(seen)
+    after = (await app.until("awake")).instance
+    assert before is not None and after is not None and before.id == after.id
+    await app.stop()
+    assert (await app.fetch("/")).status == 200
+    assert len(app.starts()) == 2
+
+
+async def test_visitors_of_awake_servers_do_not_notice_that_etcd_is_gone(
+    own: Site, etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    """All of it is killed: no request fails. It comes back: everything goes on, as it was."""
+    app = await own.identity("etcd", "gone", tmp_path)
+    await app.fetch("/")
+    async with traffic(own.address, app.host) as seen:
+        for member in etcd.members:
+            member.kill()
+        await asyncio.sleep(2)
+        for member in etcd.members:
+            member.start()
+        await asyncio.to_thread(etcd.wait)
+        await asyncio.sleep(0.5)
+    app.check_books(seen)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await app.stop()
+                break
+            except LairError:
+                await asyncio.sleep(0.1)
+    assert (await app.fetch("/")).status == 200
+
+
+async def test_a_second_control_plane_waits_until_the_first_is_gone(
+    own: Site, etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    """It says for whom it waits, and the one that was paused writes nothing once it was taken over."""
+    route = Route(source="one.example.com", target="http://127.0.0.1:1")
+    await own.ceryx.batch([RouteWrite(source=route.source, route=route)])
+    second = Lair(tmp_path / "second", {"LAIR_STORE": etcd.url("/lair")})
+    try:
+        second.start(wait=False)
+        async with asyncio.timeout(20):
+            while "is the control plane of these stores" not in second.output:
+                await asyncio.sleep(0.05)
+        assert own.lair.up is not None
+        own.lair.up.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(second.wait_ready)
+        assert second.call("GET", "/api/routes/one.example.com/").json()["target"] == route.target
+        own.lair.up.send_signal(signal.SIGCONT)
+        assert await asyncio.to_thread(own.lair.up.wait, 30) != 0
+        assert "taken over" in own.lair.output
+    finally:
+        if own.lair.up is not None and own.lair.up.poll() is None:
+            own.lair.up.send_signal(signal.SIGCONT)
+        second.close()
+
+
+async def test_a_batch_that_etcd_does_not_take_as_one(own: Site) -> None:
+    """It is done in several, and says so; a condition that does not hold is found before the first."""
+    hosts = [f"h{number}.example.com" for number in range(300)]
+
+    def writes(expect: int | None) -> list[RouteWrite]:
+        routes = [Route(source=host, target="http://127.0.0.1:1") for host in hosts]
+        return [RouteWrite(source=route.source, route=route, expect=expect) for route in routes]
+
+    result = await own.ceryx.batch(writes(0))
+    assert result.transactions == 3
+    with pytest.raises(PreconditionFailed):
+        await own.ceryx.batch([*(RouteWrite(source=host) for host in hosts[:-1]), writes(0)[-1]])
+    listed = json.loads(own.lair.call("GET", "/api/routes/").body)
+    assert {route["source"] for route in listed} >= set(hosts)
