@@ -11,7 +11,7 @@ from sourcelair.auth import Identity, InstanceTokens, TokenRegistry
 from sourcelair.auth.http import authenticator
 from sourcelair.cli.system.directory import DataDirectory
 from sourcelair.errors import Forbidden, InvalidInput, Unauthorized
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ def test_others_are_not_known(header: str | None) -> None:
 
 async def test_it_may_see_and_change_nothing(tmp_path: Path) -> None:
     """Whatever asks what it may."""
-    store = await open_store(tmp_path / "auth.db")
+    store = await open_sqlite(tmp_path / "auth.db")
     registry = TokenRegistry(store)
     await registry.load()
     token = TOKENS.make("i1")
@@ -84,7 +84,7 @@ def test_nobody_else_speaks_for_an_instance(kind: str) -> None:
 
 
 async def test_nobody_makes_one_that_is_stored(tmp_path: Path) -> None:
-    store = await open_store(tmp_path / "auth.db")
+    store = await open_sqlite(tmp_path / "auth.db")
     registry = TokenRegistry(store)
     with pytest.raises(InvalidInput):
         await registry.create("instance")

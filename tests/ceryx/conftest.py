@@ -21,8 +21,8 @@ from sourcelair.ceryx.service import CeryxService
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.errors import Unauthorized, install_error_handlers
 from sourcelair.settings import Settings
-from sourcelair.store import open_store
 from sourcelair.store.base import Store
+from sourcelair.store.sqlite import open_sqlite
 
 KINDS: dict[str, Kind] = {"admin": "admin", "read": "read", "service": "service", "waker": "waker", "owner": "owner"}
 
@@ -71,7 +71,7 @@ def make_settings(tmp_path: Path, **changes: object) -> Settings:
 @asynccontextmanager
 async def running(tmp_path: Path, **changes: object) -> AsyncIterator[Ceryx]:
     """A Ceryx in this process."""
-    store = await open_store(tmp_path / "ceryx.db")
+    store = await open_sqlite(tmp_path / "ceryx.db")
     clock = Clock()
     try:
         async with CeryxService(store, make_settings(tmp_path, **changes), clock) as service:

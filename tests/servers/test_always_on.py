@@ -11,7 +11,7 @@ from tests.servers.world import Life, World
 from sourcelair.client.servers import SleepRequest, StartRequest
 from sourcelair.servers import machine
 from sourcelair.servers.records import ServerRecord, decode
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +52,7 @@ async def test_made_always_on_too_late_it_is_started_again(life: Life) -> None:
 
 
 async def record_of(world: World) -> ServerRecord:
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     entry = await store.get("/servers/demo/blog")
     await store.close()
     assert entry is not None
@@ -60,7 +60,7 @@ async def record_of(world: World) -> ServerRecord:
 
 
 async def change_record(world: World, **changes: object) -> None:
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     entry = await store.get("/servers/demo/blog")
     assert entry is not None
     await store.put(entry.key, json.dumps({**json.loads(entry.value), **changes}).encode())

@@ -14,7 +14,7 @@ from sourcelair.client.policy import QuietRule
 from sourcelair.client.servers import SleepRequest, StartRequest
 from sourcelair.servers.drivers.mock import Script
 from sourcelair.servers.records import ServerRecord, decode, encode
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -182,7 +182,7 @@ async def test_closing_changes_nothing(world: World, state: str) -> None:
         server = await life.until(state)
         await asking
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("server ")]
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     entry = await store.get(life.service.worker("demo", "blog").record.key)
     await store.close()
     assert entry is not None and server.instance is not None
@@ -196,7 +196,7 @@ async def test_a_server_whose_driver_is_gone_holds_up_no_other(world: World) -> 
         for project in ("blog", "lost"):
             await life.create(project=project)
             await life.client.start("demo", project, VISIT, wait=5)
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     entry = await store.get("/servers/demo/lost")
     assert entry is not None
     record = decode(ServerRecord, entry)

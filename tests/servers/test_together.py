@@ -13,8 +13,8 @@ from sourcelair.client.servers import Server, ServerInput, Spec, StartRequest
 from sourcelair.errors import Conflict, LairError, NotFound
 from sourcelair.servers import asking, machine
 from sourcelair.servers.records import HostRecord, InstanceRecord, ServerRecord, decode, encode
-from sourcelair.store import open_store
 from sourcelair.store.base import Operation
+from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ async def test_what_may_not_run_is_ended_after_a_crash(world: World, change: dic
     async with world.up() as life:
         await life.create()
         await life.client.start("demo", "blog", VISIT, wait=5)
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     entry = await store.get("/servers/demo/blog")
     assert entry is not None
     record = decode(ServerRecord, entry).model_copy(update={**change, "state": state, "desired": "awake"})
@@ -156,7 +156,7 @@ async def test_what_is_wanted_and_must_not_run_costs_nothing(world: World, monke
     """A record that says both is stored somewhere: its worker takes one look, and waits for a change."""
     async with world.up() as life:
         await life.create()
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     entry = await store.get("/servers/demo/blog")
     assert entry is not None
     record = decode(ServerRecord, entry).model_copy(update={"enabled": False, "desired": "awake"})
@@ -219,7 +219,7 @@ async def test_claims_of_no_server_are_given_up(world: World) -> None:
     """Else nobody could ever have that host."""
     async with world.up() as life:
         await life.create(hosts=["kept.example.com"])
-    store = await open_store(world.directory / "servers.db")
+    store = await open_sqlite(world.directory / "servers.db")
     await store.put("/hosts/left.example.com", encode(HostRecord(owner="gone", project="away")))
     await store.close()
     async with world.up() as life:

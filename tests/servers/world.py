@@ -24,7 +24,7 @@ from sourcelair.servers.http import create_router
 from sourcelair.servers.memory import Memory
 from sourcelair.servers.service import ServersService
 from sourcelair.settings import Settings
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 WAKER = "http://127.0.0.1:9/waker"
 NODE = "node"
@@ -85,7 +85,7 @@ class World:
         self.driver = MockDriver(self.instances, "mine")
         for (owner, project), script in self.scripts.items():
             self.driver.script(owner, project, script)
-        store = await open_store(self.directory / "servers.db")
+        store = await open_sqlite(self.directory / "servers.db")
         client = self.ceryx_client()
         service = ServersService(
             store,
@@ -147,7 +147,7 @@ class Life:
 @asynccontextmanager
 async def a_world(directory: Path, *, node_lease: float = 10.0, **settings: Any) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        store = await open_store(directory / "ceryx.db")
+        store = await open_sqlite(directory / "ceryx.db")
         stack.push_async_callback(store.close)
         plain = Settings(data_dir=directory, served_wait=0.0, node_lease=node_lease)
         service = await stack.enter_async_context(CeryxService(store, plain))

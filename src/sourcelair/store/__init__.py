@@ -1,4 +1,4 @@
-"""The store: a small, revisioned key-value interface with an embedded (SQLite) and a clustered implementation (etcd)."""
+"""The store: a small, revisioned key-value interface, embedded (SQLite) or clustered (etcd)."""
 
 from __future__ import annotations
 

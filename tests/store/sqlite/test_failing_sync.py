@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 compiler = shutil.which("cc")
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(compiler is None, reason="failing syncs are made in C")]
@@ -52,7 +52,7 @@ PROGRAM = """
 import asyncio, os, sys
 from pathlib import Path
 from sourcelair.errors import LairError
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 async def put(store, value):
     try:
@@ -62,7 +62,7 @@ async def put(store, value):
         return f"{error.status} {error.detail}"
 
 async def main():
-    store = await open_store(sys.argv[1])
+    store = await open_sqlite(Path(sys.argv[1]))
     await store.put("/a", b"one")
     fail = Path(os.environ["LAIR_FAIL"])
     fail.write_text(sys.argv[2])
@@ -103,7 +103,7 @@ def run(library: Path, *arguments: str) -> list[str]:
 
 
 async def value(library: Path) -> bytes:
-    store = await open_store(library.parent / "store.db")
+    store = await open_sqlite(library.parent / "store.db")
     entry = await store.get("/a")
     await store.close()
     assert entry is not None

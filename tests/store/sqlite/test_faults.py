@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from sourcelair.errors import OutOfSpace
-from sourcelair.store import open_store
 from sourcelair.store.base import Put
 from sourcelair.store.sqlite import open_sqlite
 
@@ -23,7 +22,8 @@ SAME_CODE = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 WRITER = """
 import asyncio, os, sys
-from sourcelair.store import open_store
+from pathlib import Path
+from sourcelair.store.sqlite import open_sqlite
 from sourcelair.store.base import Put
 
 async def write(store, name):
@@ -35,7 +35,7 @@ async def write(store, name):
         number += 1
 
 async def main():
-    store = await open_store(sys.argv[1])
+    store = await open_sqlite(Path(sys.argv[1]))
     os.write(1, b"open\\n")
     await asyncio.gather(*(write(store, name) for name in range(8)))
 
@@ -62,7 +62,7 @@ async def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
             if line.endswith(b"\n"):
                 name, number, revision = map(int, line.split())
                 acknowledged[name] = (number, revision)
-        store = await open_store(path)
+        store = await open_sqlite(path)
         current = await store.revision()
         for name, (number, revision) in acknowledged.items():
             one, two = await store.get(f"/{name}/a"), await store.get(f"/{name}/b")
@@ -117,7 +117,7 @@ async def test_a_full_disk_refuses_and_goes_on(tmp_path: Path) -> None:
     try:
         ballast = tmp_path / "ballast"
         ballast.write_bytes(b"x" * 1_000_000)
-        store = await open_store(tmp_path / "store.db")
+        store = await open_sqlite(tmp_path / "store.db")
         written = 0
         with pytest.raises(OutOfSpace):
             while written < 1000:
@@ -127,7 +127,7 @@ async def test_a_full_disk_refuses_and_goes_on(tmp_path: Path) -> None:
         ballast.unlink()
         await store.put("/after", b"works")
         await store.close()
-        store = await open_store(tmp_path / "store.db")
+        store = await open_sqlite(tmp_path / "store.db")
         assert len((await store.list("")).entries) == written + 1
         await store.close()
     finally:
@@ -136,11 +136,12 @@ async def test_a_full_disk_refuses_and_goes_on(tmp_path: Path) -> None:
 
 LIMITED = """
 import asyncio, resource, sys
+from pathlib import Path
 from sourcelair.errors import OutOfSpace
-from sourcelair.store import open_store
+from sourcelair.store.sqlite import open_sqlite
 
 async def main():
-    store = await open_store(sys.argv[1])
+    store = await open_sqlite(Path(sys.argv[1]))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
     written = 0
@@ -155,7 +156,7 @@ async def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     await store.put("/after", b"works")
     await store.close()
-    store = await open_store(sys.argv[1])
+    store = await open_sqlite(Path(sys.argv[1]))
     assert len((await store.list("")).entries) == written + 1
     await store.close()
 

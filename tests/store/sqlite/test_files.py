@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sourcelair.errors import Conflict, InvalidInput, LairError
-from sourcelair.store import open_store
+from sourcelair.store import open_stores
 from sourcelair.store.sqlite import files, open_sqlite
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ async def test_only_its_user_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "data" / "store.db"
     umask = os.umask(0)
     try:
-        store = await open_store(path)
+        store = await open_sqlite(path)
         await store.put("/a", b"")
     finally:
         os.umask(umask)
@@ -35,12 +35,15 @@ async def test_only_its_user_can_read_it(tmp_path: Path) -> None:
 async def test_a_second_opener_is_refused_by_name(tmp_path: Path) -> None:
     """In this process and in another one; the message says which file, who has it and what to do. Then it is free."""
     path = tmp_path / "store.db"
-    store = await open_store(path)
+    store = await open_sqlite(path)
     with pytest.raises(Conflict) as refused:
-        await open_store(path)
+        await open_sqlite(path)
     for part in (str(path), f"process {os.getpid()}", "lair down"):
         assert part in refused.value.detail
-    program = f"import asyncio; from sourcelair.store import open_store; asyncio.run(open_store({str(path)!r}))"
+    program = (
+        "import asyncio, pathlib; from sourcelair.store.sqlite import open_sqlite; "
+        f"asyncio.run(open_sqlite(pathlib.Path({str(path)!r})))"
+    )
     other = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -51,24 +54,24 @@ async def test_a_second_opener_is_refused_by_name(tmp_path: Path) -> None:
     assert f"Conflict: {path} is in use by process {os.getpid()}" in other.stderr
     await store.put("/still", b"works")
     await store.close()
-    await (await open_store(str(path))).close()
+    await (await open_sqlite(path)).close()
 
 
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """Untouched, with both versions and what to do in the message."""
     path = tmp_path / "store.db"
-    await (await open_store(path)).close()
+    await (await open_sqlite(path)).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(LairError, match=r"newer SourceLair \(schema 99; this one knows 1\)"):
-        await open_store(path)
+        await open_sqlite(path)
 
 
 async def test_an_older_schema_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Step by step, in one transaction: a step that fails leaves the old file as it was."""
     path = tmp_path / "store.db"
-    store = await open_store(path)
+    store = await open_sqlite(path)
     await store.put("/kept", b"yes")
     await store.close()
     steps: list[int] = []
@@ -83,10 +86,10 @@ async def test_an_older_schema_is_migrated_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(files, "SCHEMA_VERSION", 3)
     monkeypatch.setattr(files, "MIGRATIONS", {1: one_to_two, 2: broken})
     with pytest.raises(LairError):
-        await open_store(path)
+        await open_sqlite(path)
     monkeypatch.setattr(files, "MIGRATIONS", {1: one_to_two, 2: lambda _: steps.append(2)})
     for _ in range(2):
-        store = await open_store(path)
+        store = await open_sqlite(path)
         entry = await store.get("/kept")
         assert entry is not None and entry.value == b"yes"
         await store.close()
@@ -104,7 +107,7 @@ async def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     for path in (database, text):
         before = path.read_bytes()
         with pytest.raises(LairError, match=str(path)):
-            await open_store(path)
+            await open_sqlite(path)
         assert path.read_bytes() == before
 
 
@@ -113,9 +116,10 @@ async def test_places_that_cannot_be_are_said_clearly(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "store.db"):
         with pytest.raises(LairError, match="can't be opened"):
-            await open_store(path)
+            await open_sqlite(path)
     with pytest.raises(InvalidInput, match="redis://"):
-        await open_store("redis://127.0.0.1")
+        async with open_stores("redis://127.0.0.1", ["ceryx"]):
+            pass
 
 
 async def test_history_is_bounded_by_itself(tmp_path: Path) -> None:

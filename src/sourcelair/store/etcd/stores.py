@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -66,10 +67,8 @@ async def _acquire(ownership: Ownership, say: Callable[[str], None]) -> int:
 
 
 async def _release(ownership: Ownership) -> None:
-    try:
+    with contextlib.suppress(LairError):  # it runs out by itself
         await ownership.release()
-    except LairError:
-        pass  # it runs out by itself
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
