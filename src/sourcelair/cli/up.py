@@ -31,6 +31,7 @@ def up(
     *,
     listen: Annotated[str | None, typer.Option(help="Public address (LAIR_LISTEN); default 127.0.0.1:8080.")] = None,
     domain: Annotated[str | None, typer.Option(help="Servers get {project}--{owner}.DOMAIN (LAIR_DOMAIN).")] = None,
+    store: Annotated[str | None, typer.Option(help="etcd://HOST:PORT/PREFIX instead of files (LAIR_STORE).")] = None,
     demo: Annotated[bool | None, typer.Option("--demo/--no-demo", help="Create the two sample projects.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Go to the background once it is up.")] = False,
 ) -> None:
@@ -39,7 +40,7 @@ def up(
     Ctrl-C stops all of it, project servers too. SIGTERM ends the control plane only: NGINX and the servers go on, and
     the next `lair up` takes them over.
     """
-    session.flags.update(listen=listen, domain=domain, demo=demo)
+    session.flags.update(listen=listen, domain=domain, store=store, demo=demo)
     settings = session.settings
     from sourcelair.cli.system.directory import DataDirectory
 
