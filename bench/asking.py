@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -130,7 +131,10 @@ class Caller:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
 
     def send(self, call: Call) -> None:
-        """Send a call."""
+        """Send a call, on a new connection where the other side has closed this one: it was unused for long."""
+        sock = self._connection.sock
+        if sock is not None and select.select([sock], [], [], 0)[0]:
+            self._connection.close()
         self._connection.request(call.method, call.path, call.body, dict(call.headers))
 
     def finish(self) -> None:
