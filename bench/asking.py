@@ -96,8 +96,10 @@ class Kept:
         """Send a request, and return the status and the body of its answer.
 
         Raises:
-            OSError: the connection broke.
+            OSError: the connection broke, or no answer came in time.
         """
+        if self._streams is not None and self._streams[0].at_eof():
+            self.drop()  # it was unused for long
         try:
             async with asyncio.timeout(TIMEOUT):
                 self._streams = self._streams or await asyncio.open_connection("127.0.0.1", self._port)
@@ -107,7 +109,7 @@ class Kept:
                 body = await _body(reader, head)
         except (OSError, EOFError) as error:
             self.drop()
-            raise ConnectionError("no whole answer") from error
+            raise ConnectionError(f"no whole answer: {error or type(error).__name__}") from error
         if "\r\nconnection: close" in head:
             self.drop()
         return int(head.split(" ", 2)[1]), body

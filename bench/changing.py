@@ -157,7 +157,10 @@ class ApiChanger:
         return Rate(made, passed, busy, await wrong(self.running, self.table, hosts))
 
     async def _call(self, connection: Kept, call: Call) -> None:
-        status, body = await connection.ask(call.encoded(self._host))
+        try:
+            status, body = await connection.ask(call.encoded(self._host))
+        except ConnectionError as error:
+            raise RuntimeError(f"{self.name}: {call.method} {call.path}: {error}") from error
         if status >= 300:
             raise RuntimeError(f"{self.name} answered {status}: {body[:300]!r}")
 
