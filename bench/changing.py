@@ -82,7 +82,7 @@ async def wrong(running: Running, table: Routes, hosts: Sequence[str]) -> int:
     return found
 
 
-ATTEMPTS = 3
+ATTEMPTS = 10
 """How often a call is sent where the connection ends instead: Caddy's API closes all of them with some changes."""
 
 
