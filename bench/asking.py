@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -95,8 +96,10 @@ class Kept:
         """Send a request, and return the status and the body of its answer.
 
         Raises:
-            OSError: the connection broke.
+            OSError: the connection broke, or no answer came in time.
         """
+        if self._streams is not None and self._streams[0].at_eof():
+            self.drop()  # it was unused for long
         try:
             async with asyncio.timeout(TIMEOUT):
                 self._streams = self._streams or await asyncio.open_connection("127.0.0.1", self._port)
@@ -106,7 +109,7 @@ class Kept:
                 body = await _body(reader, head)
         except (OSError, EOFError) as error:
             self.drop()
-            raise ConnectionError("no whole answer") from error
+            raise ConnectionError(f"no whole answer: {error or type(error).__name__}") from error
         if "\r\nconnection: close" in head:
             self.drop()
         return int(head.split(" ", 2)[1]), body
@@ -130,7 +133,10 @@ class Caller:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
 
     def send(self, call: Call) -> None:
-        """Send a call."""
+        """Send a call, on a new connection where the other side has closed this one: it was unused for long."""
+        sock = self._connection.sock
+        if sock is not None and select.select([sock], [], [], 0)[0]:
+            self._connection.close()
         self._connection.request(call.method, call.path, call.body, dict(call.headers))
 
     def finish(self) -> None:

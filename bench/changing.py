@@ -82,6 +82,10 @@ async def wrong(running: Running, table: Routes, hosts: Sequence[str]) -> int:
     return found
 
 
+ATTEMPTS = 10
+"""How often a call is sent where the connection ends instead: Caddy's API closes all of them with some changes."""
+
+
 class ApiChanger:
     """Changes over an API: one call on a kept connection for one change."""
 
@@ -157,7 +161,13 @@ class ApiChanger:
         return Rate(made, passed, busy, await wrong(self.running, self.table, hosts))
 
     async def _call(self, connection: Kept, call: Call) -> None:
-        status, body = await connection.ask(call.encoded(self._host))
+        for attempt in range(ATTEMPTS):
+            try:
+                status, body = await connection.ask(call.encoded(self._host))
+                break
+            except ConnectionError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise RuntimeError(f"{self.name}: {call.method} {call.path}: {error}") from error
         if status >= 300:
             raise RuntimeError(f"{self.name} answered {status}: {body[:300]!r}")
 

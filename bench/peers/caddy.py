@@ -25,7 +25,7 @@ class Caddy:
     name = "Caddy"
     program = "caddy"
     most_routes = 10_000
-    api_connections = 4
+    api_connections = 1  # with more, each change breaks off those of the others: it starts its API anew
 
     def __init__(self) -> None:
         self.api_port = 0
