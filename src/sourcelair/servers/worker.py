@@ -160,8 +160,8 @@ class Worker(Changes):
             self.revision = await self.context.store.transact(
                 [Compare(key, self.revision)], [Put(key, encode(record)), *also]
             )
-            stored()
             before, self.record = self.record, record
+            stored()
             self.context.population.changed(before, record)
             if record.state == "failed" != before.state:  # before anybody who waits looks again
                 self.failed_starts += 1
