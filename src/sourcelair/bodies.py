@@ -10,7 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from sourcelair.errors import BadRequest, InvalidInput, TooLarge
+from sourcelair.errors import BadRequest, InvalidInput, TooLarge, shown_field
 from sourcelair.pacing import in_steps
 
 SMALL = 64 << 10
@@ -59,7 +59,7 @@ async def read_json(request: Request, limit: int, *, empty: Any = None) -> Any:
     Args:
         request: whose body it is.
         limit: bytes that it may have.
-        empty: returned where there is no body, if it may be left out.
+        empty: returned where there is no body, or null, if it may be left out.
 
     Raises:
         TooLarge: as `read_body`.
@@ -69,9 +69,10 @@ async def read_json(request: Request, limit: int, *, empty: Any = None) -> Any:
     if not body and empty is not None:
         return empty
     try:
-        return from_json(body, allow_inf_nan=False)
+        decoded = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise BadRequest(f"The body is not valid JSON: {error}.") from error
+    return empty if decoded is None and empty is not None else decoded
 
 
 def parse(model: type[T] | TypeAdapter[T], value: Any) -> T:
@@ -157,15 +158,16 @@ def _invalid(problems: list[str]) -> InvalidInput:
 
 
 def _describe(where: tuple[str | int, ...], message: str) -> str:
-    path = ".".join(str(part)[:80] for part in where)
+    path = ".".join(map(shown_field, where))
     return f"{path}: {message}" if path else message
 
 
 def query_of(model: type[Query]) -> Callable[[Request], Awaitable[Query]]:
-    """Return what reads a request's query as a model, for `Depends`."""
+    """Return what reads a request's query as a model, for `Depends`. What the model does not know is ignored."""
 
     async def read(request: Request) -> Query:
-        return parse(model, dict(request.query_params))
+        query = request.query_params
+        return parse(model, {name: query[name] for name in model.model_fields if name in query})
 
     return read
 
@@ -176,7 +178,13 @@ def parameters_of(model: type[BaseModel]) -> dict[str, Any]:
     required = schema.get("required", [])
     return {
         "parameters": [
-            {"name": name, "in": "query", "required": name in required, "schema": field}
+            {
+                "name": name,
+                "in": "query",
+                "required": name in required,
+                "schema": field,
+                "description": field.get("description", ""),
+            }
             for name, field in schema["properties"].items()
         ]
     }

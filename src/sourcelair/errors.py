@@ -188,13 +188,13 @@ def _describe(error: Mapping[str, Any]) -> str:
     location = error["loc"]
     if location and location[0] in {"body", "query", "path", "header"}:
         location = location[1:]
-    where = ".".join(_field(part) for part in location)
+    where = ".".join(shown_field(part) for part in location)
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 
 
-def _field(part: int | str) -> str:
-    """A field's name as it may stand in a message: it is the sender's where it is an unknown one."""
+def shown_field(part: int | str) -> str:
+    """Return a field's name as it may stand in a message: it is the sender's where it is an unknown one."""
     name = str(part)[:80]
     return name if name.isprintable() else repr(name)
 

@@ -23,13 +23,15 @@ class LeanRoute(APIRoute):
     """A route that calls its endpoint directly, where that asks for nothing but strings of its path, the request, and
     what coroutines read off the request alone; and where it returns a response. All others are as ever.
 
-    Pass it as `route_class` of an `APIRouter`.
+    Pass it as `route_class` of an `APIRouter` whose routes are taken as they are: dependencies that an application adds
+    where it includes a router are not for these.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`."""
         wanted = self.dependant
-        if not (_is_lean(wanted) and all(map(_is_reader, wanted.dependencies)) and self._returns_response()):
+        named = {field.alias for field in wanted.path_params} == set(self.param_convertors)
+        if not (named and _is_lean(wanted) and all(map(_is_reader, wanted.dependencies)) and self._returns_response()):
             return super().get_route_handler()
         endpoint, request_name = self.endpoint, wanted.request_param_name
         readers = [(each.name or "", cast("Reader", each.call)) for each in wanted.dependencies]
@@ -68,9 +70,10 @@ def _is_lean(wanted: Dependant) -> bool:
             ),
         ),
     )
-    return not others and all(field.field_info.annotation is str for field in wanted.path_params)
+    plain = (field.field_info.annotation is str and not field.field_info.metadata for field in wanted.path_params)
+    return not others and all(plain)
 
 
 def _is_reader(wanted: Dependant) -> bool:
-    plain = _is_lean(wanted) and not wanted.dependencies and not wanted.path_params
+    plain = wanted.name is not None and _is_lean(wanted) and not wanted.dependencies and not wanted.path_params
     return plain and wanted.request_param_name == "request" and inspect.iscoroutinefunction(wanted.call)

@@ -48,6 +48,8 @@ class _Plan:
     compares: list[Compare]
     operations: list[Operation]
     growth: int
+    changes: bool
+    """False where it only deletes what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class Routes:
                 written = await self._write_together(writes[at : at + most], manager, capacity)
             except LairError as error:
                 if at:
-                    error.detail += f" The first {at} of these {len(writes)} writes stand."
+                    error.detail += f" Of these {len(writes)} writes the first {at} stand, at least."
                     error.extra["written"] = at
                 raise
             revision, created, number = written.revision, created and written.created, number + 1
@@ -241,6 +243,8 @@ class Routes:
         if plan is None:
             plan = await self._plan(writes, await self._read(writes), manager)
         self._check_room(plan.growth, capacity)
+        if not plan.changes:  # of other stores' keys, a revision may be higher than any that the nodes hear of
+            return Written(self.revision, created=False)
         self.count += plan.growth
         try:
             revision = await self._store.transact(plan.compares, plan.operations)
@@ -262,18 +266,19 @@ class Routes:
             )
 
     async def _plan(self, writes: Sequence[RouteWrite], known: Sequence[_Known], manager: str | None) -> _Plan:
-        compares, operations, growth = list[Compare](), list[Operation](), 0
+        compares, operations, growth, changes = list[Compare](), list[Operation](), 0, False
         async for write, before in in_steps(zip(writes, known, strict=True)):
             _check(write, before, manager)
             key = route_key(write.source)
             compares.append(Compare(key, before.revision))
+            changes = changes or write.route is not None or before.revision > 0
             if write.route is None:
                 operations.append(Delete(key))
                 growth -= before.revision > 0
             else:
                 operations.append(Put(key, encode_route(write.route)))
                 growth += before.revision == 0
-        return _Plan(compares, operations, growth)
+        return _Plan(compares, operations, growth, changes)
 
     async def _read(self, writes: Sequence[RouteWrite]) -> list[_Known]:
         known = list[_Known]()

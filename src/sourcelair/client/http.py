@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -77,7 +77,7 @@ class ApiClient:
         token: sent as `Authorization: Bearer`; None sends none.
         transport: for tests, such as `httpx.ASGITransport(app)`.
         within: the application that answers there, where it runs in this process: requests go to it without a
-            connection, with all that is in them; streams come over the network as ever.
+            connection, with all that is in them, and so do streams, which `silence` does not end then.
         patience: seconds that any answer may take beyond the `wait` in its parameters, for who has a person waiting.
             None: `READ_TIMEOUT`, and longer for what may take longer.
     """
@@ -222,7 +222,12 @@ class ApiClient:
         """
         timeout = httpx.Timeout(silence, connect=CONNECT_TIMEOUT, pool=None)
         try:
-            async with self._http.stream(method, path, params=params, headers=headers, timeout=timeout) as response:
+            opened: AbstractAsyncContextManager[httpx.Response]
+            if self._within is not None:
+                opened = self._within.stream(method, path, params=params or {}, headers=headers or {})
+            else:
+                opened = self._http.stream(method, path, params=params, headers=headers, timeout=timeout)
+            async with opened as response:
                 if not _is_good(response):
                     await response.aread()
                     raise error_of(response, self.base_url)

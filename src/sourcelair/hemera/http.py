@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
-from sourcelair.bodies import SMALL, parse, read_json, schema_of
+from sourcelair.bodies import LARGE, parse, read_json, schema_of
 from sourcelair.client.waker import WakeRequest, WakeResult
 from sourcelair.hemera import http_time
 from sourcelair.hemera.answers import answer, for_nodes, host_of
@@ -29,7 +29,10 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
     node = for_nodes(authenticate)
 
     @router.post(
-        "/wake", responses={200: {"model": WakeResult}}, response_class=Response, openapi_extra=schema_of(WakeRequest)
+        "/wake",
+        responses={200: {"model": WakeResult}, 422: {"description": "Something in it is wrong."}},
+        response_class=Response,
+        openapi_extra=schema_of(WakeRequest),
     )
     async def wake(request: Request, _: Annotated[Identity, Depends(node)]) -> Response:
         """Wake the server of a host.
@@ -39,7 +42,7 @@ def create_router(service: HemeraService, authenticate: Authenticate) -> APIRout
         """
         if not service.started:
             return answer(Outcome(202, "starting", retry_after=1))
-        body = parse(WakeRequest, await read_json(request, SMALL))
+        body = parse(WakeRequest, await read_json(request, LARGE))
         return answer(await service.waker.wake(body.model_copy(update={"source": host_of(body.source)})))
 
     router.routes += create_page_router(service, node).routes

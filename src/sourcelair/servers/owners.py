@@ -14,12 +14,13 @@ from typing import Any
 
 from sourcelair.client.owners import OwnerPolicy
 from sourcelair.client.policy import Policy
-from sourcelair.errors import NotFound, PreconditionFailed
+from sourcelair.errors import NotFound, PreconditionFailed, Unavailable
 from sourcelair.names import check_name
 from sourcelair.servers.context import Context
 from sourcelair.servers.records import OWNERS, OwnerRecord, decode, encode
 from sourcelair.servers.republishing import republish
 from sourcelair.servers.worker import Worker
+from sourcelair.store.base import CompareFailed
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -94,7 +95,11 @@ class Owners:
         async with self._writing:
             before = self._expect(owner, expect)
             record = OwnerRecord(owner=owner, policy=policy)
-            revision = await self._context.store.put(OWNERS + owner, encode(record), expect=before)
+            try:
+                revision = await self._context.store.put(OWNERS + owner, encode(record), expect=before)
+            except CompareFailed:
+                await self._reread(owner)
+                raise _once_more(owner) from None
             self._take(owner, policy, revision)
             stored = self.get(owner)
         await self._bring_all(owner)
@@ -111,10 +116,25 @@ class Owners:
         async with self._writing:
             self.get(owner)
             before = self._expect(owner, expect)
-            await self._context.store.delete(OWNERS + owner, expect=before)
-            del self._context.policies.owners[owner]
-            del self._revisions[owner]
+            try:
+                await self._context.store.delete(OWNERS + owner, expect=before)
+            except CompareFailed:
+                await self._reread(owner)
+                raise _once_more(owner) from None
+            self._drop(owner)
         await self._bring_all(owner)
+
+    def _drop(self, owner: str) -> None:
+        del self._context.policies.owners[owner]
+        del self._revisions[owner]
+
+    async def _reread(self, owner: str) -> None:
+        """Learn how a policy stands, where the answer to a write of it never came."""
+        entry = await self._context.store.get(OWNERS + owner)
+        if entry is not None:
+            self._take(owner, decode(OwnerRecord, entry).policy, entry.mod_revision)
+        elif owner in self._revisions:
+            self._drop(owner)
 
     def _expect(self, owner: str, expect: int | None) -> int:
         """Return the revision of an owner's policy, 0 for none. Raises PreconditionFailed: another was expected."""
@@ -176,3 +196,10 @@ class Owners:
         """Store that another policy is in effect for a server; nothing where that is the same as before."""
         with contextlib.suppress(NotFound):  # it was removed meanwhile
             await worker.update(self._context.policies.applied)
+
+
+def _once_more(owner: str) -> Unavailable:
+    return Unavailable(
+        f"The policy of {owner} was changed by a write whose answer never came: look at it, and try again.",
+        retry_after=1,
+    )

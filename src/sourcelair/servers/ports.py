@@ -123,7 +123,12 @@ class Ports:
                 pause = min(pause * 2, LONGEST_PAUSE)
             await asyncio.sleep(pause)
         await asyncio.sleep(self._cooldown)
-        await self._store.delete(port_key(port))
+        while True:
+            try:
+                await self._store.delete(port_key(port))
+                break
+            except LairError:
+                await asyncio.sleep(LONGEST_PAUSE)
         self.give_back(port)
 
 

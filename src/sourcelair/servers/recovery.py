@@ -5,15 +5,16 @@ What is left of a server's own instance is its worker's affair, see `steps.recov
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Container
 
+from sourcelair.errors import LairError
 from sourcelair.servers import machine
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, Found
 from sourcelair.servers.reasons import is_due
 from sourcelair.servers.records import HOSTS, PortRecord
 from sourcelair.servers.worker import Worker
-from sourcelair.store.base import Delete
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -38,7 +39,8 @@ async def recover(
     # First: they may take the room that new hosts need, since after a change of `domain` all hosts are new.
     if stale := [host for host in managed if host not in served]:
         await publisher.remove(stale)
-    await _free_claims(context, workers())
+    with contextlib.suppress(LairError):  # the next start frees what is left
+        await _free_claims(context, workers())
     publisher.loaded.set()
     resting = [(worker, context.policies.routed(worker.record)) for worker in workers() if worker.recovered]
     await publisher.withdraw_all([(host, settings) for worker, settings in resting for host in worker.hosts])
@@ -57,7 +59,8 @@ async def recover(
     now = context.clock()
     for worker in workers():
         if is_due(worker.record, now) == "always on":
-            await worker.update(lambda record: machine.want_awake(record, "always on", now))
+            with contextlib.suppress(LairError):  # the timetable says so again
+                await worker.update(lambda record: machine.want_awake(record, "always on", now))
         worker.poke()
     for worker in workers():
         while not worker.route_is_true and not worker.removed:
@@ -73,7 +76,8 @@ async def _free_claims(context: Context, workers: Collection[Worker]) -> None:
         left = [entry.key for entry in page.entries if entry.key.removeprefix(HOSTS) not in named]
         if left:
             _log.warning("claims_of_no_server", hosts=[key.removeprefix(HOSTS) for key in left][:10])
-            await context.store.transact([], [Delete(key) for key in left])
+            for key in left:
+                await context.store.delete(key)
         if not page.more:
             return
         after = page.entries[-1].key

@@ -68,7 +68,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
         await end(worker, ExitStatus(), failure=str(error))
         return
     except BaseException as error:
-        if worker.record.instance_id != name:
+        if worker.record.instance_id != name and not worker.doubtful:  # else its record may name it
             context.ports.give_back(port)
         if isinstance(error, Interrupted):
             return

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from sourcelair.client.ceryx import RouteSettings
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
-from sourcelair.errors import LairError, NotFound
+from sourcelair.errors import LairError, NotFound, OutOfSpace, Unavailable
 from sourcelair.servers import machine
 from sourcelair.servers.changes import Changes
 from sourcelair.servers.context import Context
@@ -99,6 +99,8 @@ class Worker(Changes):
         """Held while what a start took is added to the report."""
         self._task: object | None = None
         self._closed = False
+        self.doubtful = False
+        """A write's answer never came: nobody here knows whether the record is another one by now."""
 
     @property
     def driver(self) -> Driver:
@@ -154,29 +156,38 @@ class Worker(Changes):
         async with self._writing:
             if self.removed:
                 raise NotFound(f"No server found for {self.record.name}.")
+            if self.doubtful:
+                await self._reread()
             while True:
                 record = change(self.record)
                 if record == self.record and not also:
                     return
                 try:
-                    self.revision = await self.context.store.transact(
+                    revision = await self.context.store.transact(
                         [Compare(record.key, self.revision)], [Put(record.key, encode(record)), *also]
                     )
                     break
                 except CompareFailed:
                     await self._reread()
+                except (Unavailable, OutOfSpace):
+                    self.doubtful = True
+                    raise
             stored()
-            before, self.record = self.record, record
-            self.context.population.changed(before, record)
-            if record.state == "failed" != before.state:  # before anybody who waits looks again
-                self.failed_starts += 1
-                log.warning("start_failed", server=record.name, reason=record.failure)
-            if record.state != before.state:
-                log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
+            self._stand(record, revision)
         self.notify()
 
+    def _stand(self, record: ServerRecord, revision: int) -> None:
+        """Take over a record as it is stored."""
+        before, self.record, self.revision = self.record, record, revision
+        self.context.population.changed(before, record)
+        if record.state == "failed" != before.state:  # before anybody who waits looks again
+            self.failed_starts += 1
+            log.warning("start_failed", server=record.name, reason=record.failure)
+        if record.state != before.state:
+            log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
+
     async def _reread(self) -> None:
-        """Learn how the record stands: a write whose answer never came has landed. Nobody else writes it.
+        """Learn how the record stands, where a write's answer never came: it may have landed. Nobody else writes it.
 
         Raises:
             NotFound: what landed was that it is forgotten.
@@ -184,10 +195,10 @@ class Worker(Changes):
         entry = await self.context.store.get(self.record.key)
         if entry is None:
             raise NotFound(f"No server found for {self.record.name}.")
-        before, self.record = self.record, self.context.policies.applied(decode(ServerRecord, entry))
-        self.revision = entry.mod_revision
-        self.context.population.changed(before, self.record)
-        log.warning("record_was_written", server=self.record.name, state=self.record.state, was=before.state)
+        self.doubtful = False
+        if entry.mod_revision != self.revision:
+            self._stand(self.context.policies.applied(decode(ServerRecord, entry)), entry.mod_revision)
+            self.notify()
 
     async def keep(self, beside: Put, usual_start: float | None) -> None:
         """Store what its starts took beside the record, and let its next change store what is usual.

@@ -164,8 +164,10 @@ class Engine:
                 async with asyncio.timeout(CHECK):
                     await self.wake.wait()
             self.wake.clear()
+            if self._suspect:  # it may be another one, whose table is empty
+                await self._same_generation()
             await self._name_wakers(self._wakers.take_fresh())
-            await self._bring()  # before anything else: somebody may be waiting for it
+            await self._bring()  # before the usual look: somebody may be waiting for it
             if time.monotonic() - self._checked >= CHECK or self._suspect or not self._complete:
                 await self._same_generation()
             self._table.want_again(self.refusals.take_due(time.monotonic(), self.capacity - self._stored))

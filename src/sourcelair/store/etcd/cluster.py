@@ -39,9 +39,10 @@ CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 10_000),  # etcd refuses more than one in five seconds
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 3_000),  # which is also what a connection may take to stand
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -91,12 +92,12 @@ class Cluster:
         self._closed = False
         self._under_way = 0
         self._idle = asyncio.Event()
+        self._idle.set()
 
     async def close(self) -> None:
         """Wait for the calls that are under way, and close all connections. Streams end before, or break off."""
         self._closed = True
-        if self._under_way:
-            await self._idle.wait()
+        await self._idle.wait()
         for channel in self._channels.values():
             await channel.close()
 
@@ -111,12 +112,13 @@ class Cluster:
         return channel
 
     @property
-    def _endpoint(self) -> str:
+    def endpoint(self) -> str:
+        """Return the member that is asked next."""
         return self._address.endpoints[self._at % len(self._address.endpoints)]
 
     def leave(self, endpoint: str) -> None:
         """Go on with another member, unless somebody did so meanwhile."""
-        if endpoint == self._endpoint:
+        if endpoint == self.endpoint:
             self._at += 1
 
     async def _metadata(self) -> Sequence[tuple[str, str]]:
@@ -127,6 +129,11 @@ class Cluster:
                 request = rpc.AuthenticateRequest(name=self._address.user, password=self._address.password())
                 self._token = (await self._ask(AUTHENTICATE, request, repeatable=True, metadata=(NEEDS_LEADER,))).token
         return (NEEDS_LEADER, ("token", self._token))
+
+    def forget_token(self, token: str | None = None) -> None:
+        """Authenticate anew for the next call; with `token` only if that is still the one."""
+        if token is None or token == self._token:
+            self._token = None
 
     async def call(self, method: Method[Request, Answer], request: Request, *, repeatable: bool) -> Answer:
         """Ask for one answer.
@@ -143,6 +150,7 @@ class Cluster:
         if self._closed:
             raise Unavailable("The store in etcd is closed.")
         self._under_way += 1
+        self._idle.clear()
         try:
             return await self._ask(method, request, repeatable=repeatable)
         finally:
@@ -161,7 +169,7 @@ class Cluster:
         loop = asyncio.get_running_loop()
         deadline, pause, failed, renewed = loop.time() + PATIENCE, FIRST_PAUSE, 0, False
         while True:
-            endpoint, left = self._endpoint, deadline - loop.time()
+            endpoint, left = self.endpoint, deadline - loop.time()
             sent = metadata if metadata is not None else await self._metadata()
             call = self._channel(endpoint).unary_unary(
                 method.path, request_serializer=method.encode, response_deserializer=method.decode
@@ -174,7 +182,8 @@ class Cluster:
                 return answer
             failure = failure_of(code, details)
             if failure is Failure.EXPIRED and not renewed:
-                self._token, renewed = None, True
+                self.forget_token(dict(sent).get("token"))
+                renewed = True
                 continue
             if failure in {Failure.REFUSED, Failure.EXPIRED}:
                 raise refusal_of(code, details, self._address.user)
@@ -201,7 +210,7 @@ class Cluster:
         """
         if self._closed:
             raise Interrupted("the store is closed")
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         try:
             call: Any = self._channel(endpoint).stream_stream(
                 method.path, request_serializer=method.encode, response_deserializer=method.decode
@@ -217,7 +226,7 @@ class Cluster:
             code, details = error.code(), error.details() or ""
             failure = failure_of(code, details)
             if failure is Failure.EXPIRED:
-                self._token = None
+                self.forget_token()
             elif failure is Failure.REFUSED:
                 raise refusal_of(code, details, self._address.user) from error
             else:

@@ -69,5 +69,7 @@ def refusal_of(code: grpc.StatusCode, details: str, user: str | None) -> Excepti
             return LairError(f"etcd knows no user {user}, or the password is another: see password_file.")
         case _ if code == grpc.StatusCode.PERMISSION_DENIED or "user name is empty" in said:
             return Forbidden(f"{who} may not do this with our keys: {said}.")
+        case _ if code in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED}:
+            return LairError(f"etcd refuses {user or 'whoever has no name'}: {said}. See user and password_file.")
         case _:
             return Unavailable(f"etcd refuses this: {said} ({code.name}).")

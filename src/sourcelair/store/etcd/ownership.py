@@ -8,11 +8,12 @@ etcd refuses the late write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from sourcelair.errors import LairError, Unavailable
+from sourcelair.errors import HistoryCompacted, LairError, Unavailable
 from sourcelair.store.base import CompareFailed, LeaseNotFound
 from sourcelair.store.etcd.store import EtcdStore
 from sourcelair.telemetry import get_logger
@@ -51,44 +52,52 @@ class Ownership:
         self._owner = owner
         self._say = say
         self._lease = 0
+        self._revision = 0
 
     async def acquire(self) -> int:
         """Wait until it is ours; return the revision that every write has to compare."""
         self._lease = await self._store.grant_lease(LEASE)
         value, told = json.dumps(asdict(self._owner)).encode(), None
         while True:
-            entry = await self._store.get(KEY)
+            page = await self._store.list(KEY)
+            entry = page.entries[0] if page.entries else None
             holder = None if entry is None else Owner(**json.loads(entry.value))
             if holder is None or holder.installation == self._owner.installation:
                 try:
                     expect = 0 if entry is None else entry.mod_revision
-                    return await self._store.put(KEY, value, expect=expect, lease=self._lease)
+                    self._revision = await self._store.put(KEY, value, expect=expect, lease=self._lease)
                 except CompareFailed:
                     continue
                 except LeaseNotFound:
                     self._lease = await self._store.grant_lease(LEASE)
                     continue
+                else:
+                    return self._revision
             if holder != told:
                 self._say(
                     f"Waiting: {holder} is the control plane of these stores. It is ours {LEASE:g} s after it ends"
                 )
                 told = holder
-            assert entry is not None  # noqa: S101 - it has a holder
-            await self._until_gone(entry.mod_revision)
+            await self._until_changed(page.revision)
 
-    async def _until_gone(self, revision: int) -> None:
-        """Wait until the key has changed since a revision. Our own lease is kept meanwhile."""
+    async def _until_changed(self, revision: int) -> None:
+        """Wait until the key may have changed since a revision. Our own lease is kept meanwhile."""
         keeping = asyncio.create_task(self._keep())
         watch = self._store.watch(KEY, revision + 1)
         try:
-            await anext(aiter(watch), None)
+            with contextlib.suppress(HistoryCompacted):
+                await anext(aiter(watch), None)
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _keep(self) -> None:
+    async def _keep(self, *, ours: bool = False) -> None:
         while True:
             await self._store.renew_lease(self._lease)
+            if ours:
+                entry = await self._store.get(KEY)
+                if entry is None or entry.mod_revision != self._revision:  # the lease alone says nothing of the key
+                    raise LeaseNotFound("The key is somebody else's.")
             await asyncio.sleep(LEASE / 3)
 
     async def keep(self) -> None:
@@ -99,11 +108,9 @@ class Ownership:
         """
         while True:
             try:
-                await self._keep()
+                await self._keep(ours=True)
             except LeaseNotFound as error:
-                raise Unavailable(
-                    "Another control plane may have taken over: the lease in etcd has run out."
-                ) from error
+                raise Unavailable("Another control plane has taken over, or may have: see its log.") from error
             except LairError as error:
                 _log.warning("lease_not_renewed", error=error.detail)
                 await asyncio.sleep(LEASE / 10)

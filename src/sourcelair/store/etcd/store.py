@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
-from sourcelair.errors import HistoryCompacted, InvalidInput, Unavailable
+from sourcelair.errors import HistoryCompacted, InvalidInput, LairError, OutOfSpace, Unavailable
 from sourcelair.store.base import (
     Change,
     Compare,
@@ -30,8 +31,8 @@ from sourcelair.store.etcd.keys import Keys
 from sourcelair.store.etcd.watching import watch
 from sourcelair.store.limits import MAX_INTEGER, check_key, check_text, check_transaction
 
-RENEWALS = 3
-"""How often a renewal is tried where its stream breaks off."""
+RENEWALS, RENEWAL = 3, 2.0
+"""How often a renewal is tried, each time with another member, and the seconds that each has: well within a lease."""
 
 
 MAX_TXN_OPS = 128
@@ -43,11 +44,12 @@ NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A key that must be at a revision for anything to be written: see `ownership`."""
+    """A key that must be at a revision for anything to be written: see `ownership`. `lost` is told where it is not."""
 
     store: EtcdStore
     key: str
     revision: int
+    lost: Callable[[LairError], None] = lambda _: None
 
 
 class EtcdStore:
@@ -62,6 +64,7 @@ class EtcdStore:
     def __init__(self, address: EtcdAddress, name: str, fence: Fence | None = None) -> None:
         self._cluster = Cluster(address)
         self._keys = Keys(f"{address.prefix}/{name}")
+        self._fence = fence
         self._fences = [] if fence is None else [_compare(fence.store._keys.of(fence.key), fence.revision)]
         self._closing = asyncio.Event()
 
@@ -119,23 +122,41 @@ class EtcdStore:
         for operation in operations:
             if isinstance(operation, Put) and operation.lease is not None and not _may_be(operation.lease):
                 raise LeaseNotFound(f"Lease {operation.lease} never was.")
+        demands = [*self._fences, *(_compare(self._keys.of(one.key), one.mod_revision) for one in compares)]
         request = rpc.TxnRequest(
-            compare=[*self._fences, *(_compare(self._keys.of(one.key), one.mod_revision) for one in compares)],
+            compare=demands,
             success=[self._operation(one) for one in operations],
             failure=[
-                rpc.RequestOp(request_range=rpc.RangeRequest(key=self._keys.of(one.key), keys_only=True))
-                for one in compares
+                rpc.RequestOp(request_range=rpc.RangeRequest(key=demand.key, keys_only=True)) for demand in demands
             ],
         )
-        answer = await self._cluster.call(TXN, request, repeatable=not operations)
+        try:
+            answer = await self._cluster.call(TXN, request, repeatable=not operations)
+        except OutOfSpace:
+            # Whoever crosses the quota is refused after it was written.
+            if (revision := await self._written(operations)) is None:
+                raise
+            return rpc.TxnResponse(header=rpc.Header(revision=revision), succeeded=True)
         if not answer.succeeded:
-            for compare, response in zip(compares, answer.responses, strict=True):
-                found = response.response_range.kvs
-                actual = found[0].mod_revision if found else 0
-                if actual != compare.mod_revision:
-                    raise CompareFailed(compare.key, actual)
-            raise Unavailable("Another control plane has taken over: nothing was written.")
+            self._refuse(compares, [response.response_range for response in answer.responses])
         return answer
+
+    async def _written(self, operations: Sequence[Operation]) -> int | None:
+        """Return the revision at which operations stand, by what the first of them wrote; None where they do not."""
+        put = next((one for one in operations if isinstance(one, Put)), None)
+        entry = None if put is None else await self.get(put.key)
+        return entry.mod_revision if put is not None and entry is not None and entry.value == put.value else None
+
+    def _refuse(self, compares: Sequence[Compare], found: Sequence[rpc.RangeResponse]) -> NoReturn:
+        revisions = [one.kvs[0].mod_revision if one.kvs else 0 for one in found]
+        if self._fence is not None and revisions.pop(0) != self._fence.revision:
+            error = Unavailable("Another control plane has taken over: nothing was written.")
+            self._fence.lost(error)
+            raise error
+        for compare, actual in zip(compares, revisions, strict=True):
+            if actual != compare.mod_revision:
+                raise CompareFailed(compare.key, actual)
+        raise Unavailable("etcd refused conditions that hold.")
 
     def _operation(self, operation: Operation) -> rpc.RequestOp:
         key = self._keys.of(operation.key)
@@ -173,20 +194,21 @@ class EtcdStore:
         """See `Store.renew_lease`."""
         if not _may_be(lease):
             raise LeaseNotFound(f"Lease {lease} never was.")
-        for attempt in range(RENEWALS):
+        for _ in range(RENEWALS):
+            endpoint = self._cluster.endpoint
             answers = self._cluster.stream(KEEP_ALIVE, rpc.LeaseKeepAliveRequest(id=lease))
             try:
-                answer = await anext(answers)
-            except Interrupted:
-                if attempt == RENEWALS - 1:
-                    await self.revision()  # says why etcd does not answer; and if it does, once more
-                    continue
+                async with asyncio.timeout(RENEWAL):
+                    answer = await anext(answers)
+            except (Interrupted, TimeoutError):
+                self._cluster.leave(endpoint)
             else:
                 if answer.ttl <= 0:
                     raise LeaseNotFound(f"Lease {lease} has run out, or never was.")
                 return
             finally:
                 await answers.aclose()
+        raise Unavailable("etcd does not renew the lease.", retry_after=1)
 
     async def revoke_lease(self, lease: int) -> None:
         """See `Store.revoke_lease`."""

@@ -12,6 +12,9 @@ from sourcelair.store.etcd.address import EtcdAddress
 from sourcelair.store.etcd.ownership import KEY, Owner, Ownership
 from sourcelair.store.etcd.store import EtcdStore, Fence
 
+PAUSE = 1.0
+"""Seconds before etcd is asked again where it does not answer."""
+
 
 @asynccontextmanager
 async def open_etcd(
@@ -50,7 +53,7 @@ async def open_etcd(
         keeping.add_done_callback(ended)
         stores = {}
         for name in names:
-            stores[name] = EtcdStore(address, name, Fence(control, KEY, revision))
+            stores[name] = EtcdStore(address, name, Fence(control, KEY, revision, lost))
             stack.push_async_callback(stores[name].close)
         yield stores
 
@@ -60,10 +63,11 @@ async def _acquire(ownership: Ownership, say: Callable[[str], None]) -> int:
     while True:
         try:
             return await ownership.acquire()
-        except Unavailable as error:  # it took its time already
+        except Unavailable as error:
             if error.detail != said:
                 said = error.detail
                 say(f"{said} Trying again")
+            await asyncio.sleep(PAUSE)
 
 
 async def _release(ownership: Ownership) -> None:

@@ -1,8 +1,9 @@
 """The watch that loses nothing: what breaks off goes on after the last *event* that came, on whatever member answers.
 
-Never after a header's revision: etcd may send a batch that ends at 1001 under a header of 5001. And it is asked for one
-revision more than is wanted: it gives a watch that begins at the very revision up to which history is gone, though what
-was deleted there is gone too.
+Never after the revision of a header that came with events: etcd may send a batch that ends at 1001 under one of 5001.
+While nothing happens it says now and then that all up to a revision was given, so that history may be forgotten up to
+there. And it is asked for one revision more than is wanted: it gives a watch that begins at the very revision up to which
+history is gone, though what was deleted there is gone too.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -
     while True:
         request = rpc.WatchRequest(
             create_request=rpc.WatchCreateRequest(
-                key=first, range_end=end, start_revision=max(1, wanted - 1), prev_kv=True
+                key=first, range_end=end, start_revision=max(1, wanted - 1), prev_kv=True, progress_notify=True
             )
         )
         answers = cluster.stream(WATCH, request)
         try:
             async for answer in answers:
                 if answer.canceled:
+                    cluster.forget_token()  # of one that has run out this tells in words only
                     raise _cancelled(answer)
                 if broken:
                     _log.info("watch_goes_on", prefix=prefix, revision=wanted)
@@ -47,6 +49,8 @@ async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -
                     if change.revision >= wanted:
                         wanted = change.revision + 1
                         yield change
+                if not answer.events and not answer.created:  # all until then was given
+                    wanted = max(wanted, answer.header.revision + 1)
         except HistoryCompacted:
             raise
         except (Interrupted, LairError) as error:

@@ -59,17 +59,18 @@ def test_it_is_answered_while_somebody_listens(
 
 
 def test_one_that_listens_elsewhere_only_is_looked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that is none of the two is in a dump, which is made at once, and again after a while."""
+    """An address that is none of the two is in a dump, which is made again after a while; then it is known."""
     clock = 100.0
     monkeypatch.setattr(sockets.time, "monotonic", lambda: clock)
     table = sockets.Table()
     with bound(socket.AF_INET, "127.0.0.2") as one:
-        one.listen()
         port = one.getsockname()[1]
-        assert [table.may_listen(port) for _ in range(3)] == [True, False, False]
-        assert port in {row.port for row in table.rows()}
+        assert [table.rows_of(port) for _ in range(2)] == [[], []]
+        one.listen()
+        assert table.rows_of(port) == []
         clock += 2 * sockets.SELDOM
-        assert [table.may_listen(port) for _ in range(3)] == [True, False, False]
+        for _ in range(3):
+            assert [row.address for row in table.rows_of(port)] == ["127.0.0.2"]
     table.close()
 
 
@@ -85,6 +86,8 @@ def test_a_table_of_a_kernel_without_that_looks_always(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(sockets, "_open", refused)
     table = sockets.Table()
-    assert [table.may_listen(1) for _ in range(3)] == [True] * 3
-    assert table.rows() is not None
+    with bound(socket.AF_INET, "127.0.0.2") as one:
+        one.listen()
+        for _ in range(3):
+            assert [row.address for row in table.rows_of(one.getsockname()[1])] == ["127.0.0.2"]
     table.close()

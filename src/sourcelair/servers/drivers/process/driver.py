@@ -133,7 +133,8 @@ class ProcessDriver:
             with word:
                 await first(word.give)
         except BaseException:
-            await asyncio.wait([started])  # without the word it ends at once, and nothing is made after this
+            # Without the word it ends at once; with it its record is stored, and whoever looks next adopts it.
+            await asyncio.wait([started])
             raise
         _, found = await asyncio.shield(started)
         return found
@@ -164,9 +165,7 @@ class ProcessDriver:
 
     async def listener(self, found: Found, port: int) -> Listener | None:
         """Return where the instance listens on `port`, proven by the sockets that its processes have open."""
-        if not self._table.may_listen(port):
-            return None
-        rows = [row for row in self._table.rows() if row.port == port]
+        rows = self._table.rows_of(port)
         now = asyncio.get_running_loop().time()
         if all(self._foreign.get((found.instance, row.inode), 0) > now for row in rows):
             return None

@@ -138,9 +138,10 @@ class Word:
         self.reader, self._writer = os.pipe()
 
     def give(self) -> None:
-        """Let the launcher claim."""
-        with contextlib.suppress(BrokenPipeError):  # it has failed, and says so itself
-            os.write(self._writer, b"\n")
+        """Let the launcher claim. Once this is closed it is nothing: the file's number may be another's by then."""
+        if self._writer >= 0:
+            with contextlib.suppress(BrokenPipeError):  # it has failed, and says so itself
+                os.write(self._writer, b"\n")
 
     def close_reader(self) -> None:
         """Close this process's copy of the launcher's end; a second time it is nothing."""
@@ -153,6 +154,7 @@ class Word:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._writer)
+        self._writer = -1
 
 
 def launch(

@@ -81,11 +81,20 @@ class Table:
         self._looks: dict[int, float] = {}
         """When each port was last looked for in a dump that it was not in."""
 
-    def may_listen(self, port: int) -> bool:
-        """Return False where a dump would hardly hold this port: nobody answers there by a loopback address.
+    def rows_of(self, port: int) -> list[Row]:
+        """Return the listening sockets of one port.
 
-        Once in a while it is True all the same. Whoever is told so looks into `rows`.
+        Where nobody answers by a loopback address a dump is made once in a while only: those that listen elsewhere are
+        found a little later for the first time, and at once from then on.
         """
+        if not self._may_listen(port):
+            return []
+        rows = [row for row in self.rows() if row.port == port]
+        if rows:
+            self._looks.pop(port, None)
+        return rows
+
+    def _may_listen(self, port: int) -> bool:
         now = time.monotonic()
         if self._loopback is None or self._loopback.is_answered(port):
             self._looks.pop(port, None)
@@ -208,7 +217,7 @@ def _parse(name: str, family: socket.AddressFamily) -> Iterator[Row]:
 def inodes(pid: int, most: int | None = None) -> Iterator[int]:
     """Give the inodes of the sockets that a process has open; with `most`, of those among so many of its files."""
     targets = list(islice(_open_files(f"/proc/{pid}/fd"), most))
-    if not targets:  # its main thread has ended, and the others go on
+    if not targets and most is None:  # its main thread has ended, and the others go on
         targets = [target for task in tasks(pid) for target in _open_files(f"/proc/{pid}/task/{task}/fd")]
     for target in targets:
         if target.startswith("socket:["):
