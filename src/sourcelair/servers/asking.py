@@ -55,7 +55,7 @@ async def start(worker: Worker, request: StartRequest, wait: float, *, actor: st
             if not asked_again and _is_refused(record, request):
                 asked_again = worker.relisten = True
                 worker.notify()
-            elif worker.recovered and not worker.relisten:
+            elif worker.recovered and not worker.relisten and not worker.doubtful:
                 return worker.show()
         elif worker.failed_starts > failed_before:
             raise _failure(record, worker.context.clock())

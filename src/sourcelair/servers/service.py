@@ -30,7 +30,7 @@ from sourcelair.servers.population import Population
 from sourcelair.servers.ports import Ports
 from sourcelair.servers.pressure import Pressure
 from sourcelair.servers.publishing import Publisher
-from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode
+from sourcelair.servers.records import HOSTS, SERVERS, HostRecord, PortRecord, ServerRecord, decode, encode, server_key
 from sourcelair.servers.recovery import recover
 from sourcelair.servers.timetable import Timetable
 from sourcelair.servers.worker import Worker
@@ -270,14 +270,14 @@ class ServersService:
                 if other is not None and other is not old:
                     raise Conflict(f"{host} belongs to {other.record.name}.", host=host)
             new = body.model_copy(update={"spec": spec, "hosts": hosts})
-            if old is None:
-                worker = await self._create(identity, owner, project, new)
-            else:
-                worker = await self._change(identity, old, new)
+            worker = await self._create(identity, owner, project, new) if old is None else None
+            if worker is None:
+                worker = await self._change(identity, old or await self._adopt(owner, project), new)
         await self.owners.bring_routes(worker)  # not under the lock: Ceryx may take its time
         return worker.show(), old is None
 
-    async def _create(self, identity: Identity, owner: str, project: str, body: ServerInput) -> Worker:
+    async def _create(self, identity: Identity, owner: str, project: str, body: ServerInput) -> Worker | None:
+        """Create a server. Returns None where there is one already of which nobody here knows, see `_adopt`."""
         now = self.context.clock()
         record = ServerRecord(
             owner=owner,
@@ -302,6 +302,8 @@ class ServersService:
                     [Put(record.key, encode(record)), *(Put(f"{HOSTS}{host}", claim) for host in record.hosts)],
                 )
             except CompareFailed as error:
+                if error.key == record.key:
+                    return None
                 raise Conflict(f"{error.key.removeprefix(HOSTS)} was claimed before.") from error
             worker = Worker(self.context, record, revision, steps.take)
             worker.record.route_revision, worker.routed = made_at, settings
@@ -309,6 +311,19 @@ class ServersService:
             self._add(worker)
         await self.owners.bring(worker)  # what its owner said meanwhile reached only those that were there
         worker.poke()
+        return worker
+
+    async def _adopt(self, owner: str, project: str) -> Worker:
+        """Take over a server that was created by a write whose answer never came: nobody wants it but who asked."""
+        entry = await self._store.get(server_key(owner, project))
+        if entry is None:
+            raise NotFound(f"No server found for {owner}/{project}.")
+        record = self.context.policies.applied(decode(ServerRecord, entry))
+        worker = Worker(self.context, record, entry.mod_revision, steps.take)
+        settings = self.context.policies.routed(record)
+        made = [(host, settings) for host in self.context.hosts(record)]
+        worker.record.route_revision, worker.routed = await self.context.publisher.withdraw_all(made), settings
+        self._load(worker)
         return worker
 
     async def _change(self, identity: Identity, worker: Worker, body: ServerInput) -> Worker:

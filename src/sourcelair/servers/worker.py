@@ -171,6 +171,7 @@ class Worker(Changes):
                     await self._reread()
                 except (Unavailable, OutOfSpace):
                     self.doubtful = True
+                    self.notify()  # the worker finds out, as soon as the store answers
                     raise
             stored()
             self._stand(record, revision)
@@ -195,9 +196,11 @@ class Worker(Changes):
         entry = await self.context.store.get(self.record.key)
         if entry is None:
             raise NotFound(f"No server found for {self.record.name}.")
-        self.doubtful = False
+        self.doubtful, before = False, self.record.instance_id
         if entry.mod_revision != self.revision:
             self._stand(self.context.policies.applied(decode(ServerRecord, entry)), entry.mod_revision)
+            if self.record.instance_id not in {None, before}:
+                self.recovered = False  # whether it runs is looked at as after a crash
             self.notify()
 
     async def keep(self, beside: Put, usual_start: float | None) -> None:
@@ -347,7 +350,7 @@ class Worker(Changes):
         record = self.record
         resting = record.state in {"asleep", "failed"} and record.instance is None
         wanted = record.desired == "awake" or self.visit is not None
-        return not self.removed and (not resting or record.removing or wanted)
+        return not self.removed and (not resting or record.removing or wanted or self.doubtful)
 
     def as_wanted(self, record: ServerRecord) -> ServerRecord:
         """Return the record with what whoever came wants of it: stored together with what follows from that."""
@@ -370,6 +373,9 @@ class Worker(Changes):
             await self.context.ready.wait()
             while self.has_work:
                 try:
+                    if self.doubtful:
+                        await self.update(lambda record: record)
+                        continue
                     await self._step(self)
                     pause = FIRST_PAUSE
                 except Exception:

@@ -192,9 +192,9 @@ async def test_the_late_write_of_a_former_owner_is_refused(etcd: EtcdCluster, mo
     """Whoever was paused while its lease ran out writes nothing any more, and learns that it is not the owner."""
     monkeypatch.setattr(ownership, "LEASE", 1.0)
     address = parse_address(etcd.url("/owners"))
-    free, told = EtcdStore(address, "control"), list[str]()
+    free, told, losses = EtcdStore(address, "control"), list[str](), list[LairError]()
     first = Ownership(free, Owner("one", "here", 1), told.append)
-    late = EtcdStore(address, "store", Fence(free, KEY, await first.acquire()))
+    late = EtcdStore(address, "store", Fence(free, KEY, await first.acquire(), losses.append))
     await late.put("/a", b"1")
     second = Ownership(free, Owner("two", "there", 2), told.append)
     now = EtcdStore(address, "store", Fence(free, KEY, await second.acquire()))
@@ -202,8 +202,11 @@ async def test_the_late_write_of_a_former_owner_is_refused(etcd: EtcdCluster, mo
     revision = await now.put("/a", b"2")
     with pytest.raises(Unavailable, match="taken over"):
         await late.put("/a", b"3")
-    with pytest.raises(CompareFailed):
+    with pytest.raises(Unavailable, match="taken over"):
         await late.transact([Compare("/a", revision - 1)], [Put("/a", b"3")])
+    assert len(losses) == 2
+    with pytest.raises(CompareFailed):
+        await now.transact([Compare("/a", revision - 1)], [Put("/a", b"3")])
     with pytest.raises(Unavailable, match="taken over"):
         await first.keep()
     entry = await now.get("/a")

@@ -2,8 +2,8 @@
 
 Never after the revision of a header that came with events: etcd may send a batch that ends at 1001 under one of 5001.
 While nothing happens it says now and then that all up to a revision was given, so that history may be forgotten up to
-there. And it is asked for one revision more than is wanted: it gives a watch that begins at the very revision up to which
-history is gone, though what was deleted there is gone too.
+there. And it is asked for one revision more than is wanted: it gives a watch that begins at the very revision up to
+which history is gone, though what was deleted there is gone too.
 """
 
 from __future__ import annotations
