@@ -117,3 +117,13 @@ async def test_a_batch_that_etcd_does_not_take_as_one(own: Site) -> None:
         await own.ceryx.batch([*(RouteWrite(source=host) for host in hosts[:-1]), writes(0)[-1]])
     listed = json.loads(own.lair.call("GET", "/api/routes/").body)
     assert {route["source"] for route in listed} >= set(hosts)
+
+
+async def test_a_route_that_is_not_there_is_deleted_at_once(own: Site, tmp_path: Path) -> None:
+    """Others write to the same cluster: no node ever hears of their revisions, and nobody waits for that."""
+    await own.ceryx.batch([RouteWrite(source="one.example.com", route=Route(source="one.example.com"))])
+    await own.put("etcd", "other", ["true"], directory=tmp_path)
+    answer = await asyncio.to_thread(own.lair.call, "DELETE", "/api/routes/nothing.example.com/")
+    assert (answer.status, answer.headers["lair-served"]) == (204, "true")
+    (node,) = await own.ceryx.nodes()
+    assert node.lag == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -122,6 +123,8 @@ async def test_users_passwords_and_tokens_that_run_out(tmp_path: Path) -> None:
         store = EtcdStore(parse_address(running.url("/lair", login)), "store")
         revision = await store.put("/a", b"1")
         watching = asyncio.create_task(first_of(store, "/b", revision))
+        idle = EtcdStore(parse_address(running.url("/lair", login)), "store")
+        await idle.get("/a")
         elsewhere = EtcdStore(parse_address(running.url("/other", login)), "store")
         with pytest.raises(Forbidden, match="user lair"):
             await elsewhere.put("/a", b"1")
@@ -136,10 +139,12 @@ async def test_users_passwords_and_tokens_that_run_out(tmp_path: Path) -> None:
         began = time.monotonic()
         while time.monotonic() - began < 2.5:  # tokens run out a second after they were used last
             await asyncio.sleep(0.1)
+        late = asyncio.create_task(first_of(idle, "/b", revision))
         assert await store.get("/a") is not None
         written = await store.put("/b", b"2")
+        assert (await late).revision == written
         assert (await watching).revision == written
-        for one in (store, elsewhere, nobody, stranger):
+        for one in (store, idle, elsewhere, nobody, stranger):
             await one.close()
 
 
@@ -213,6 +218,64 @@ async def test_the_late_write_of_a_former_owner_is_refused(etcd: EtcdCluster, mo
     assert entry is not None and entry.value == b"2"
     for store in (free, late, now):
         await store.close()
+
+
+async def test_who_waits_for_the_owner_does_so_though_history_is_forgotten(etcd: EtcdCluster) -> None:
+    """The owner's key was written long ago; its end is noticed at once all the same."""
+    store, told = EtcdStore(parse_address(etcd.url("/forgotten")), "control"), list[str]()
+    first, second = (Ownership(store, Owner(name, "here", 1), told.append) for name in ("one", "two"))
+    await first.acquire()
+    await store.put("/other", b"")
+    await store.compact(await store.revision())
+    waiting = asyncio.create_task(second.acquire())
+    async with asyncio.timeout(20):
+        while not told:
+            await asyncio.sleep(0.01)
+        await store.put("/other", b"")
+        await store.compact(await store.revision())
+        assert not waiting.done()
+        await first.release()
+        await waiting
+    await store.close()
+
+
+async def test_an_owner_learns_that_its_key_is_anothers(etcd: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease may live on: a copy of its data directory took over, say."""
+    monkeypatch.setattr(ownership, "LEASE", 0.3)
+    store = EtcdStore(parse_address(etcd.url("/copied")), "control")
+    first, copy = (Ownership(store, Owner("same", "here", number), lambda _: None) for number in (1, 2))
+    await first.acquire()
+    await copy.acquire()
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable, match="taken over"):
+            await first.keep()
+    await store.close()
+
+
+async def test_a_member_that_stands_still_costs_no_lease(tmp_path: Path) -> None:
+    """Another one renews it, and answers, well before it runs out."""
+    with running_etcd(tmp_path, 3) as running:
+        store = EtcdStore(parse_address(running.url("/frozen")), "store")
+        lease = await store.grant_lease(ownership.LEASE)
+        running.members[0].send(signal.SIGSTOP)
+        began = time.monotonic()
+        await store.renew_lease(lease)
+        assert time.monotonic() - began < ownership.LEASE / 2
+        assert await store.get("/none") is None
+        running.members[0].send(signal.SIGCONT)
+        await store.close()
+
+
+async def test_a_user_of_an_etcd_without_users_is_told_so(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """Nobody waits for what will never be."""
+    password = tmp_path / "password"
+    password.write_text("secret")
+    location, said = etcd.url("/users", f"?user=lair&password_file={password}"), list[str]()
+    async with asyncio.timeout(10):
+        with pytest.raises(LairError, match="authentication is not enabled"):
+            async with open_stores(location, ["ceryx"], say=said.append):
+                pass
+    assert said == []
 
 
 async def test_who_has_the_data_directory_follows_at_once(etcd: EtcdCluster) -> None:
