@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive
 
 from sourcelair.telemetry import get_logger
 
@@ -61,15 +61,7 @@ class Within:
         Raises:
             httpx.ReadError: the application ended without an answer.
         """
-        asked, said, over = False, list[Message](), asyncio.Event()
-
-        async def receive() -> Message:
-            nonlocal asked
-            if asked:
-                await over.wait()
-                return {"type": "http.disconnect"}
-            asked = True
-            return {"type": "http.request", "body": content, "more_body": False}
+        said, over = list[Message](), asyncio.Event()
 
         async def send(message: Message) -> None:
             said.append(message)
@@ -78,7 +70,7 @@ class Within:
 
         scope = self._scope_of(method, path, params, {**headers, "content-length": str(len(content))})
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, _receive(content, over), send)
         except Exception:  # as a server does: it may have answered that it failed
             _log.exception("request_failed", method=method, path=path)
         if not over.is_set():
@@ -117,17 +109,9 @@ class Within:
         Raises:
             httpx.ReadError: the application ended without an answer, or before its answer was whole.
         """
-        asked, gone, pieces = False, asyncio.Event(), asyncio.Queue[bytes | None](PIECES)
+        gone, pieces = asyncio.Event(), asyncio.Queue[bytes | None](PIECES)
         head: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         whole = False
-
-        async def receive() -> Message:
-            nonlocal asked
-            if asked:
-                await gone.wait()
-                return {"type": "http.disconnect"}
-            asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Message) -> None:
             nonlocal whole
@@ -140,7 +124,7 @@ class Within:
 
         async def answer() -> None:
             try:
-                await self._app(self._scope_of(method, path, params, headers), receive, send)
+                await self._app(self._scope_of(method, path, params, headers), _receive(b"", gone), send)
             except Exception:  # as a server does: it may have answered that it failed
                 _log.exception("request_failed", method=method, path=path)
             if not head.done():
@@ -163,3 +147,18 @@ class Within:
             await asyncio.gather(answering, return_exceptions=True)
             if head.done():
                 head.exception()  # seen, also where nobody waited for it any more
+
+
+def _receive(content: bytes, gone: asyncio.Event) -> Receive:
+    """Return what gives an application a body, and the end of its client once that is so."""
+    asked = False
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+        asked = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return receive
