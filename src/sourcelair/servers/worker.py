@@ -7,29 +7,24 @@ steps is no special case. It ends when the server rests, and begins again when s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from sourcelair.client.ceryx import RouteSettings
 from sourcelair.client.servers import Server, SleepRequest, SleepResult
-from sourcelair.errors import LairError, NotFound, OutOfSpace, Unavailable
+from sourcelair.errors import LairError
 from sourcelair.servers import machine
-from sourcelair.servers.changes import Changes
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, ExitStatus, Found
-from sourcelair.servers.records import STARTS, InstanceRecord, ServerRecord, decode, encode
-from sourcelair.store.base import Compare, CompareFailed, Delete, Operation, Put
+from sourcelair.servers.records import InstanceRecord, ServerRecord
+from sourcelair.servers.stored import Stored
 from sourcelair.telemetry import get_logger
 
 log = get_logger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds until a step is tried again that failed for a reason nobody foresaw."""
-
-Change = Callable[[ServerRecord], ServerRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,7 @@ class Visit:
     actor: str
 
 
-class Worker(Changes):
+class Worker(Stored):
     """The worker of one server: its record, what is asked of it, and its task.
 
     Args:
@@ -53,17 +48,10 @@ class Worker(Changes):
     def __init__(
         self, context: Context, record: ServerRecord, revision: int, step: Callable[[Worker], Awaitable[None]]
     ) -> None:
-        super().__init__()
-        self.context = context
+        super().__init__(context, record, revision)
         self._step = step
-        self.record = record
-        self.revision = revision
         self.stops = 0
         """Stops that users asked for; a start that was asked for before one of them is over."""
-        self.failed_starts = 0
-        """Failed starts that this process saw; who waits compares."""
-        self.removed = False
-        """Whether it is forgotten."""
         self.asked: float | None = None
         """Since when (monotonic seconds) somebody waits for it."""
         self.gate: float | None = None
@@ -87,20 +75,15 @@ class Worker(Changes):
         self.routed: RouteSettings | None = None
         """The settings of its routes as they were written; None where this process has not written any yet."""
         self.sleeping: tuple[SleepRequest, asyncio.Future[SleepResult]] | None = None
-        self.recovered = record.instance is None
-        """What was left of an earlier control plane was looked at."""
         self.route_is_true = self.recovered
         """Its route was written since this one began."""
         self._exit: asyncio.Task[ExitStatus] | None = None
-        self._writing = asyncio.Lock()
         self.publishing = asyncio.Lock()
         """Held while its routes are written."""
         self.reporting = asyncio.Lock()
         """Held while what a start took is added to the report."""
         self._task: object | None = None
         self._closed = False
-        self.doubtful = False
-        """A write's answer never came: nobody here knows whether the record is another one by now."""
 
     @property
     def driver(self) -> Driver:
@@ -112,14 +95,6 @@ class Worker(Changes):
             raise LairError(f"{self.record.name} needs the driver {name!r}, which is not here.")
         return driver
 
-    @cached_property
-    def gone(self) -> asyncio.Event:
-        """Return what is set once it is forgotten; hardly anybody waits for that."""
-        gone = asyncio.Event()
-        if self.removed:
-            gone.set()
-        return gone
-
     @property
     def hosts(self) -> list[str]:
         """All its public hosts."""
@@ -128,113 +103,6 @@ class Worker(Changes):
     def show(self) -> Server:
         """Return it as the API answers it."""
         return self.context.show(self.record, self.revision)
-
-    # The record.
-
-    async def update(
-        self, change: Change, also: Sequence[Operation] = (), stored: Callable[[], None] = lambda: None
-    ) -> None:
-        """Change the record, on disk before anybody sees it. A change that changes nothing writes nothing.
-
-        Args:
-            change: makes the next record of the newest one.
-            also: written in the same transaction.
-            stored: called once it is on disk, before anybody else hears of it.
-
-        Raises:
-            NotFound: it was forgotten.
-        """
-        # Whoever asked may be cancelled meanwhile; what is on disk and what we know must not part.
-        writing = asyncio.ensure_future(self._update(change, also, stored))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait([writing])
-            raise
-
-    async def _update(self, change: Change, also: Sequence[Operation], stored: Callable[[], None]) -> None:
-        async with self._writing:
-            if self.removed:
-                raise NotFound(f"No server found for {self.record.name}.")
-            if self.doubtful:
-                await self._reread()
-            while True:
-                record = change(self.record)
-                if record == self.record and not also:
-                    return
-                try:
-                    revision = await self.context.store.transact(
-                        [Compare(record.key, self.revision)], [Put(record.key, encode(record)), *also]
-                    )
-                    break
-                except CompareFailed:
-                    await self._reread()
-                except (Unavailable, OutOfSpace):
-                    self.doubtful = True
-                    self.notify()  # the worker finds out, as soon as the store answers
-                    raise
-            stored()
-            self._stand(record, revision)
-        self.notify()
-
-    def _stand(self, record: ServerRecord, revision: int) -> None:
-        """Take over a record as it is stored."""
-        before, self.record, self.revision = self.record, record, revision
-        self.context.population.changed(before, record)
-        if record.state == "failed" != before.state:  # before anybody who waits looks again
-            self.failed_starts += 1
-            log.warning("start_failed", server=record.name, reason=record.failure)
-        if record.state != before.state:
-            log.info("state", server=record.name, state=record.state, was=before.state, cause=record.cause)
-
-    async def _reread(self) -> None:
-        """Learn how the record stands, where a write's answer never came: it may have landed. Nobody else writes it.
-
-        Raises:
-            NotFound: what landed was that it is forgotten.
-        """
-        entry = await self.context.store.get(self.record.key)
-        if entry is None:
-            raise NotFound(f"No server found for {self.record.name}.")
-        self.doubtful, before = False, self.record.instance_id
-        if entry.mod_revision != self.revision:
-            self._stand(self.context.policies.applied(decode(ServerRecord, entry)), entry.mod_revision)
-            if self.record.instance_id not in {None, before}:
-                self.recovered = False  # whether it runs is looked at as after a crash
-            self.notify()
-
-    async def keep(self, beside: Put, usual_start: float | None) -> None:
-        """Store what its starts took beside the record, and let its next change store what is usual.
-
-        So nobody who waits for this server is disturbed, and its revision stays what it is.
-
-        Raises:
-            NotFound: it was forgotten.
-        """
-        async with self._writing:
-            if self.removed:
-                raise NotFound(f"No server found for {self.record.name}.")
-            await self.context.store.put(beside.key, beside.value)
-            self.record.usual_start = usual_start
-
-    async def forget(self, also: Callable[[ServerRecord], Sequence[Operation]]) -> ServerRecord:
-        """Delete the record, and return it as it was last; no change comes after it.
-
-        Args:
-            also: returns what is written in the same transaction.
-        """
-        async with self._writing:
-            record = self.record
-            operations = [Delete(record.key), Delete(f"{STARTS}{record.owner}/{record.project}"), *also(record)]
-            try:
-                await self.context.store.transact([Compare(record.key, self.revision)], operations)
-            except CompareFailed:
-                with contextlib.suppress(NotFound):  # it was forgotten by a write whose answer never came
-                    await self._reread()
-                    raise
-            self.removed = True
-            self.gone.set()
-        return record
 
     # Waiting.
 
