@@ -11,9 +11,8 @@ from tests.servers.world import Life, World, error_of
 
 from sourcelair.client.servers import Server, ServerInput, Spec, StartRequest
 from sourcelair.errors import Conflict, LairError, NotFound
-from sourcelair.servers import asking, machine
+from sourcelair.servers import asking, machine, starts
 from sourcelair.servers.records import HostRecord, InstanceRecord, ServerRecord, decode, encode
-from sourcelair.store.base import Operation
 from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +24,7 @@ VISIT = StartRequest(cause="visit")
 async def meet(life: Life, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], Awaitable[object]]) -> None:
     """Let a start come to its first write while what `ask` asks for is just being written."""
     worker, context = life.service.worker("demo", "blog"), life.service.context
-    take, transact, update = context.ports.take_when_free, context.store.transact, worker.update
+    take, transact, update = starts._take_port, context.store.transact, worker.update
     has_port, go_on, asked, writing, written = (asyncio.Event() for _ in range(5))
 
     async def take_later(*args: Any) -> Any:
@@ -39,12 +38,12 @@ async def meet(life: Life, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], Aw
         await written.wait()
         return await transact(*args, **kwargs)
 
-    async def update_seen(change: Callable[[ServerRecord], ServerRecord], also: Sequence[Operation] = ()) -> None:
+    async def update_seen(*args: Any, **kwargs: Any) -> None:
         if go_on.is_set():
             asked.set()
-        await update(change, also)
+        await update(*args, **kwargs)
 
-    monkeypatch.setattr(context.ports, "take_when_free", take_later)
+    monkeypatch.setattr(starts, "_take_port", take_later)
     visit = asyncio.ensure_future(life.client.start("demo", "blog", VISIT, wait=1))
     await has_port.wait()
     monkeypatch.setattr(context.store, "transact", transact_later)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -127,3 +128,26 @@ async def test_a_route_that_is_not_there_is_deleted_at_once(own: Site, tmp_path:
     assert (answer.status, answer.headers["lair-served"]) == (204, "true")
     (node,) = await own.ceryx.nodes()
     assert node.lag == 0
+
+
+def test_one_that_waits_for_etcd_can_be_stopped(tmp_path: Path) -> None:
+    """It says what it waits for, and ends when it is told to; so does one in the background."""
+    lair = Lair(tmp_path / "waits", {"LAIR_STORE": "etcd://127.0.0.1:1/lair"})
+    try:
+        lair.start(wait=False)
+        while "etcd does not answer (127.0.0.1:1)" not in lair.output:
+            assert lair.up is not None and lair.up.poll() is None
+            time.sleep(0.05)
+        assert lair.signal(signal.SIGTERM) == 0
+    finally:
+        lair.close()
+
+
+def test_the_background_has_the_same_store(etcd: EtcdCluster, tmp_path: Path) -> None:
+    lair = Lair(tmp_path / "behind")
+    try:
+        lair.cli("up", "--detach", "--store", etcd.url("/behind"))
+        assert not (lair.data_dir / "ceryx.db").exists()
+    finally:
+        lair.cli("down", check=False)
+        lair.close()

@@ -45,6 +45,7 @@ def start_in_background(settings: Settings, directory: DataDirectory) -> dict[st
                 "up",
                 *("--data-dir", str(settings.data_dir), "--listen", settings.listen),
                 *("--api-listen", settings.api_listen, "--domain", settings.domain),
+                *(("--store", settings.store) if settings.store else ()),
                 "--demo" if settings.demo else "--no-demo",
             ],
             stdin=subprocess.DEVNULL,

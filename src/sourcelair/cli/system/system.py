@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from sourcelair.auth.http import authenticator
 from sourcelair.auth.http import create_router as create_tokens_router
@@ -127,7 +128,11 @@ class System:
 
         self.say(f"Opening the store in {settings.store or directory.path}")
         app = create_app()
-        parts = await assemble(settings, directory, engine, self.api_url, stack, app=app, say=self.say, lost=self._lost)
+        parts = await self._unless_stopped(
+            assemble(settings, directory, engine, self.api_url, stack, app=app, say=self.say, lost=self._lost)
+        )
+        if parts is None:
+            return
         self._agent = parts.agent
         self.service_token = parts.service_token
         self.abilities = parts.driver.abilities
@@ -147,6 +152,17 @@ class System:
         await stack.enter_async_context(parts.ceryx)
         self._open.add("ceryx")
         await self._serve(parts, HttpServer(app, listening), on_ready)
+
+    async def _unless_stopped(self, assembling: Coroutine[Any, Any, Parts]) -> Parts | None:
+        """Return the parts; None if it is to stop before: their stores may be waited for, for as long as it takes."""
+        task, stopping = asyncio.ensure_future(assembling), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            stopping.cancel()
+            if not task.done():
+                await _cancel([task])
 
     async def _serve(self, parts: Parts, http: HttpServer, on_ready: Callable[[], Awaitable[None]]) -> None:
         engine = parts.engine
@@ -226,7 +242,7 @@ async def _accepts(address: str) -> bool:
     return True
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
