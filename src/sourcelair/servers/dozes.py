@@ -111,11 +111,11 @@ async def _thaw(worker: Worker, visit: Visit) -> None:
         return
     revision = await worker.publish(machine.instance_of(worker.record))
     timing.published = worker.waited()
+    worker.end_sleep("somebody came")  # before it is told that it is awake: who asks for a sleep after that means it
     await worker.update(
         lambda record: machine.thawed(record, revision, timing, clock(), cause=visit.cause, actor=visit.actor)
     )
     worker.visit = worker.asked = None
-    worker.end_sleep("somebody came")
     log.info("thawed", server=worker.record.name, instance=worker.record.instance_id, **timing.model_dump())
 
 
