@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from sourcelair.client.owners import OwnerPolicy
@@ -95,11 +95,8 @@ class Owners:
         async with self._writing:
             before = self._expect(owner, expect)
             record = OwnerRecord(owner=owner, policy=policy)
-            try:
+            async with self._reread_if_lost(owner):
                 revision = await self._context.store.put(OWNERS + owner, encode(record), expect=before)
-            except CompareFailed:
-                await self._reread(owner)
-                raise _once_more(owner) from None
             self._take(owner, policy, revision)
             stored = self.get(owner)
         await self._bring_all(owner)
@@ -116,11 +113,8 @@ class Owners:
         async with self._writing:
             self.get(owner)
             before = self._expect(owner, expect)
-            try:
+            async with self._reread_if_lost(owner):
                 await self._context.store.delete(OWNERS + owner, expect=before)
-            except CompareFailed:
-                await self._reread(owner)
-                raise _once_more(owner) from None
             self._drop(owner)
         await self._bring_all(owner)
 
@@ -128,8 +122,23 @@ class Owners:
         del self._context.policies.owners[owner]
         del self._revisions[owner]
 
+    @contextlib.asynccontextmanager
+    async def _reread_if_lost(self, owner: str) -> AsyncIterator[None]:
+        """Learn how a policy stands, where this write of it shows that the answer to an earlier one never came.
+
+        Raises:
+            Unavailable: that is so; nothing was written.
+        """
+        try:
+            yield
+        except CompareFailed:
+            await self._reread(owner)
+            raise Unavailable(
+                f"The policy of {owner} was changed by a write whose answer never came: look at it, and try again.",
+                retry_after=1,
+            ) from None
+
     async def _reread(self, owner: str) -> None:
-        """Learn how a policy stands, where the answer to a write of it never came."""
         entry = await self._context.store.get(OWNERS + owner)
         if entry is not None:
             self._take(owner, decode(OwnerRecord, entry).policy, entry.mod_revision)
@@ -196,10 +205,3 @@ class Owners:
         """Store that another policy is in effect for a server; nothing where that is the same as before."""
         with contextlib.suppress(NotFound):  # it was removed meanwhile
             await worker.update(self._context.policies.applied)
-
-
-def _once_more(owner: str) -> Unavailable:
-    return Unavailable(
-        f"The policy of {owner} was changed by a write whose answer never came: look at it, and try again.",
-        retry_after=1,
-    )

@@ -18,9 +18,6 @@ from sourcelair.errors import LairError, Unavailable
 from sourcelair.store.etcd import rpc_pb2 as rpc
 from sourcelair.store.etcd.address import EtcdAddress, read
 from sourcelair.store.etcd.errors import Failure, failure_of, refusal_of
-from sourcelair.telemetry import get_logger
-
-_log = get_logger(__name__)
 
 ATTEMPT = 3.0
 """Seconds that one member has for an answer."""

@@ -34,7 +34,6 @@ from sourcelair.store.limits import MAX_INTEGER, check_key, check_text, check_tr
 RENEWALS, RENEWAL = 3, 2.0
 """How often a renewal is tried, each time with another member, and the seconds that each has: well within a lease."""
 
-
 MAX_TXN_OPS = 128
 """What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
 
