@@ -88,6 +88,10 @@ class App:
         """Wait for a state."""
         return await self.site.until(self.owner, self.project, *states, within=within)
 
+    def let_up(self) -> None:
+        """Let a server that was created as `gated` come up, now and from now on."""
+        (self.books / "gate").touch()
+
     async def stop(self) -> Server:
         """Stop it explicitly."""
         return await self.site.servers.stop(self.owner, self.project)
@@ -165,6 +169,7 @@ class Site:
         idle_timeout: float | None = None,
         drain_timeout: float | None = None,
         delay: float = 0.0,
+        gated: bool = False,
         always_on: bool = False,
         env: dict[str, str] | None = None,
         readiness: Readiness | None = None,
@@ -179,6 +184,7 @@ class Site:
             idle_timeout: seconds without activity before it sleeps.
             drain_timeout: seconds that an explicit stop waits for requests.
             delay: seconds that it takes to start.
+            gated: it comes up only when it was let up; so a test never misses the start.
             always_on: never asleep.
             env: its variables; `KEEP_ALIVE`, for one.
             readiness: when it counts as ready.
@@ -188,6 +194,8 @@ class Site:
         books.mkdir()
         app = App(self, owner, project, books)
         command = [sys.executable, "-S", "-E", str(IDENTITY), "{port}", str(books), app.name]
+        if gated:
+            command = ["sh", "-c", 'until [ -e gate ]; do sleep 0.02; done; exec "$@"', "sh", *command]
         if delay:
             command = ["sh", "-c", f'sleep {delay}; exec "$@"', "sh", *command]
         await self.put(

@@ -42,10 +42,11 @@ async def jumping(tmp_path: Path) -> AsyncIterator[tuple[Site, Jump]]:
 async def test_the_clock_jumps(jumping: tuple[Site, Jump], tmp_path: Path, seconds: int) -> None:
     """An hour on, or some seconds back, under traffic and while it starts: no failure, one start, and it sleeps."""
     site, jump = jumping
-    app = await site.identity("clock", "jumps", tmp_path, idle_timeout=1.0, delay=0.3)
+    app = await site.identity("clock", "jumps", tmp_path, idle_timeout=1.0, gated=True)
     waking = asyncio.create_task(app.fetch("/"))
     await app.until("starting")
     jump(seconds)
+    app.let_up()
     assert (await waking).status == 200
     async with traffic(site.address, app.host) as seen:
         for jumps in (2, 3):

@@ -44,7 +44,7 @@ async def test_a_control_plane_that_dies_during_a_start_starts_nothing_twice(
     site: Site, lair: Lair, tmp_path: Path
 ) -> None:
     """Visitors who wait go on waiting, and are answered by the one start, or by the one that replaced it."""
-    app = await site.identity("crash", "starting", tmp_path, delay=0.6)
+    app = await site.identity("crash", "starting", tmp_path, gated=True)
     waiting = [
         asyncio.create_task(app.fetch(f"/{number}", method="POST", body=b"x", headers={"X-Request": str(number)}))
         for number in range(5)
@@ -52,6 +52,7 @@ async def test_a_control_plane_that_dies_during_a_start_starts_nothing_twice(
     await app.until("starting")
     await asyncio.sleep(0.2)
     lair.kill9()
+    app.let_up()
     await asyncio.to_thread(lair.start)
     answers = await asyncio.gather(*waiting)
     assert [answer.status for answer in answers] == [200] * 5, answers[0]

@@ -60,10 +60,11 @@ async def answers(visitors: list[Visitor]) -> list[Answer]:
 
 async def test_hemera_is_killed_while_500_are_held(own: Site, tmp_path: Path) -> None:
     """It comes back a second later: every request is answered, arrived once and whole, by one start."""
-    app = await own.identity("outage", "killed", tmp_path, delay=1.0)
+    app = await own.identity("outage", "killed", tmp_path, gated=True)
     visitors = await crowd(app)
     await app.until("starting")
     own.lair.kill9()
+    app.let_up()
     await asyncio.sleep(1.0)
     assert app.requests() == {}
     await asyncio.to_thread(own.lair.start)
@@ -88,7 +89,7 @@ async def test_hemera_is_killed_and_does_not_come_back(impatient: Site, tmp_path
 
 async def test_the_api_stands_still_during_a_wake(own: Site, tmp_path: Path) -> None:
     """It answers nothing for some seconds, in which the server has long come up: who is held is answered then."""
-    app = await own.identity("outage", "still", tmp_path, delay=0.5)
+    app = await own.identity("outage", "still", tmp_path, gated=True)
     held = [
         asyncio.create_task(app.fetch("/", method="POST", body=BODY, headers={"X-Request": str(number)}))
         for number in range(20)
@@ -96,6 +97,7 @@ async def test_the_api_stands_still_during_a_wake(own: Site, tmp_path: Path) -> 
     await app.until("starting")
     assert own.lair.up is not None
     with frozen([own.lair.up.pid]):
+        app.let_up()
         while not app.starts():
             await asyncio.sleep(0.02)
         late = asyncio.create_task(app.fetch("/", headers={"X-Request": "late"}))

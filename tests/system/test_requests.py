@@ -38,7 +38,7 @@ async def test_a_large_post_to_a_sleeping_server_arrives_once(site: Site, tmp_pa
 
 async def test_a_visitor_who_leaves_while_held_harms_no_other(site: Site, tmp_path: Path) -> None:
     """Among 40 who wait, half leave before the server is up: the others are answered, by one start."""
-    app = await site.identity("leaver", "held", tmp_path, delay=0.7)
+    app = await site.identity("leaver", "held", tmp_path, gated=True)
     leaving = [Visitor(site.address, app.host) for _ in range(20)]
     for number, visitor in enumerate(leaving):
         await visitor.send("POST" if number % 2 else "GET", "/", b"x" * 1000 if number % 2 else None)
@@ -46,6 +46,7 @@ async def test_a_visitor_who_leaves_while_held_harms_no_other(site: Site, tmp_pa
     await app.until("starting")
     for visitor in leaving:
         await visitor.close()
+    app.let_up()
     answers = await asyncio.gather(*staying)
     assert [answer.status for answer in answers] == [200] * 20
     assert len(app.starts()) == 1

@@ -83,11 +83,12 @@ async def test_03_monitors_and_bots_neither_wake_nor_extend(site: Site, tmp_path
 
 async def test_04_page_or_hold_is_chosen_for_each_request_on_one_url(site: Site, tmp_path: Path) -> None:
     """A person sees a page, a program that asks for the same URL is held and gets its answer."""
-    app = await site.identity("ask", "chosen", tmp_path, delay=1.5)
+    app = await site.identity("ask", "chosen", tmp_path, gated=True)
     program = asyncio.create_task(app.fetch("/report", headers=PROGRAM))
     person = await app.fetch("/report", headers=PERSON)
     assert (person.status, person.headers["content-type"]) == (503, "text/html; charset=utf-8")
     assert not program.done()
+    app.let_up()
     assert (await program).json()["target"] == "/report"
 
 
