@@ -335,9 +335,18 @@ class CeryxClient(ApiClient):
         answer = await self.request("GET", "/api/nodes/")
         return [Node(**item) for item in answer.json()]
 
-    async def register_node(self, node: str) -> Node:
-        """Register a node, durably, before it takes its snapshot."""
-        return Node(**(await self.request("PUT", f"/api/nodes/{segment(node)}/")).json())
+    async def register_node(self, node: str, home: str | None = None) -> Node:
+        """Register a node, durably, before it takes its snapshot.
+
+        Args:
+            node: its name.
+            home: an id of where it keeps what it knows, by which it is told from others of that name.
+
+        Raises:
+            Conflict: another node has this name.
+        """
+        answer = await self.request("PUT", f"/api/nodes/{segment(node)}/", params={"home": home})
+        return Node(**answer.json())
 
     async def remove_node(self, node: str) -> None:
         """Forget a node that is dead: whatever it has still to acknowledge counts as done."""

@@ -15,7 +15,7 @@ from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
-from sourcelair.ceryx.table import EngineGone, EngineState, Flow, TableControl, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, Place, TableControl, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 from sourcelair.telemetry import get_logger
 
@@ -178,10 +178,10 @@ class Engine:
             await self._apply()
             self.on_applied()
 
-    async def _name_wakers(self, addresses: Mapping[str, str]) -> None:
-        if addresses:
+    async def _name_wakers(self, places: Mapping[str, Place]) -> None:
+        if places:
             async with self._one:
-                await self._control.set_wakers(addresses)
+                await self._control.set_wakers(places)
 
     async def _same_generation(self) -> None:
         state = await self._hello()

@@ -43,7 +43,7 @@ NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A key that must be at a revision for anything to be written: see `ownership`. `lost` is told where it is not."""
+    """A key that must be at a revision for anything to be written: see `claim`. `lost` is told where it is not."""
 
     store: EtcdStore
     key: str
