@@ -7,13 +7,14 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.etcd import EtcdCluster, running_etcd
 from tests.system.lair import Lair
 from tests.system.site import Site, site_of
+from tests.system.visitors import traffic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
 
@@ -36,15 +37,13 @@ class Parts:
     ceryx: list[Lair]
     api: list[Lair]
     hemera: list[Lair]
-    sites: list[Site] = field(default_factory=list)
-    """One for each proxy: its visitors, and the API of the first SourceLair API."""
 
     def all(self) -> list[Lair]:
         return [*self.ceryx, *self.api, *self.hemera, *self.proxies]
 
 
 def make(directory: Path, store: str) -> Parts:
-    env = {"LAIR_STORE": store, "LAIR_IDLE_TIMEOUT": "600"}
+    env = {"LAIR_STORE": store, "LAIR_IDLE_TIMEOUT": "600", "LAIR_TEST_LEASE": "3"}
     shared = directory / "shared"
 
     def part(name: str, *command: str, own: bool = False) -> Lair:
@@ -63,6 +62,18 @@ def make(directory: Path, store: str) -> Parts:
     )
 
 
+def acts(lair: Lair) -> bool:
+    """Whether this process has begun to act for its service."""
+    return "Starting the services" in lair.output
+
+
+async def succeeded(lair: Lair) -> None:
+    """Wait until a process acts that stood by."""
+    async with asyncio.timeout(TAKEN_OVER):
+        while not acts(lair):
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def parts(etcd: EtcdCluster, tmp_path: Path) -> AsyncIterator[Parts]:
     made = make(tmp_path, etcd.url("/lair"))
@@ -71,11 +82,7 @@ async def parts(etcd: EtcdCluster, tmp_path: Path) -> AsyncIterator[Parts]:
             lair.start(wait=False)
         for lair in made.all():
             await asyncio.to_thread(lair.wait_ready)
-        async with contextlib.AsyncExitStack() as stack:
-            made.sites = [await stack.enter_async_context(site_of(made.api[0])) for _ in made.proxies]
-            for site, proxy in zip(made.sites, made.proxies, strict=True):
-                site.address = ("127.0.0.1", proxy.port)
-            yield made
+        yield made
     finally:
         for lair in reversed(made.all()):
             with contextlib.suppress(ProcessLookupError):
@@ -84,10 +91,24 @@ async def parts(etcd: EtcdCluster, tmp_path: Path) -> AsyncIterator[Parts]:
             lair.close()
 
 
+@contextlib.asynccontextmanager
+async def sites_of(parts: Parts, api: Lair) -> AsyncIterator[list[Site]]:
+    """One for each proxy: its visitors, and the APIs as one process answers them."""
+    async with contextlib.AsyncExitStack() as stack:
+        sites = [await stack.enter_async_context(site_of(api)) for _ in parts.proxies]
+        for site, proxy in zip(sites, parts.proxies, strict=True):
+            site.address = ("127.0.0.1", proxy.port)
+        yield sites
+
+
 async def test_two_of_each(parts: Parts, tmp_path: Path) -> None:
     """A server is created at any API, woken through either node, and one visit on one node keeps it awake on both."""
-    first, second = parts.sites
-    app = await first.identity("parts", "both", tmp_path)
+    async with sites_of(parts, parts.api[0]) as (first, second):
+        await _both(parts, first, second, tmp_path)
+
+
+async def _both(parts: Parts, first: Site, second: Site, directory: Path) -> None:
+    app = await first.identity("parts", "both", directory)
     assert (await app.fetch("/")).status == 200
     assert (await second.fetch(app.host)).status == 200
     assert len(app.starts()) == 1
@@ -97,8 +118,45 @@ async def test_two_of_each(parts: Parts, tmp_path: Path) -> None:
     for lair in (*parts.ceryx, *parts.api, *parts.hemera):
         assert lair.call("GET", "/api/servers/parts/both/").json()["state"] == "awake"
         assert [route["source"] for route in lair.call("GET", "/api/routes/").json()] == [app.host]
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", parts.proxies[0].api_port), 1)
     await app.stop()
     assert (await second.fetch(app.host)).status == 200
     assert len(app.starts()) == 2
+
+
+@pytest.mark.parametrize("kind", ["ceryx", "api", "hemera"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_one_is_followed_by_the_other(parts: Parts, tmp_path: Path, kind: str, how: signal.Signals) -> None:
+    """Visitors of what is awake do not notice, what sleeps is woken, once; the one that was paused ends by itself."""
+    pair: list[Lair] = getattr(parts, kind)
+    active, standby = sorted(pair, key=lambda lair: not acts(lair))
+    assert acts(active) and not acts(standby)
+    other = next(lair for lair in parts.all() if lair not in pair and lair not in parts.proxies)
+    async with sites_of(parts, other) as (first, second):
+        await _follow(active, standby, how, first, second, tmp_path)
+
+
+async def _follow(active: Lair, standby: Lair, how: signal.Signals, first: Site, second: Site, directory: Path) -> None:
+    awake = await first.identity("follow", "awake", directory)
+    asleep = await first.identity("follow", "asleep", directory)
+    assert (await awake.fetch("/")).status == 200
+    assert active.up is not None
+    async with traffic(first.address, awake.host) as seen, traffic(second.address, awake.host) as seen_too:
+        active.up.send_signal(how)
+        held = [
+            asyncio.create_task(site.fetch(asleep.host, f"/{number}", method="POST", body=b"x"))
+            for number, site in enumerate([first, second] * 3)
+        ]
+        await succeeded(standby)
+        assert {answer.status for answer in await asyncio.gather(*held)} == {200}
+        if how is signal.SIGSTOP:
+            active.up.send_signal(signal.SIGCONT)
+            assert await asyncio.to_thread(active.up.wait, 30) not in {0, None}
+            assert "Traceback" not in active.output
+        assert (await second.fetch(asleep.host)).status == 200
+    assert not seen.failures and not seen_too.failures, (seen.failures[:3], seen_too.failures[:3])
+    assert len(asleep.starts()) == 1 and asleep.twice() == []
+    await asleep.stop()
+    assert (await second.fetch(asleep.host)).status == 200
+    assert len(asleep.starts()) == 2 and asleep.twice() == []

@@ -139,6 +139,8 @@ class ServersService:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
+        for worker in self._workers.values():  # those who ask over HTTP wait still
+            worker.end()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)

@@ -70,6 +70,7 @@ class Stored(Changes):
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
+            writing.exception()  # nobody else hears of it
             raise
 
     async def _update(self, change: Change, also: Sequence[Operation], stored: Callable[[], None]) -> None:

@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -168,29 +169,43 @@ class DataDirectory:
     def _running(self) -> Path:
         return self.path / (f"running-{self._part}.json" if self._part else RUNNING)
 
-    def _read_or_write(self, name: str, make: Any) -> str:
+    def _read_or_write(self, name: str, make: Callable[[], str]) -> str:
+        """Return what a small file says, making it where it is missing or empty; of several who do, one wins."""
         path = self.path / name
-        try:
-            text = path.read_text().strip()
-        except FileNotFoundError:
-            text = ""
-        except OSError as error:
-            raise LairError(f"{path} can't be read: {error.strerror}.") from error
-        if not text:
-            text = make()
-            self._write(path, text + "\n")
-        return text
+        while True:
+            try:
+                if text := path.read_text().strip():
+                    return text
+                path.unlink()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise LairError(f"{path} can't be read: {error.strerror}.") from error
+            with contextlib.suppress(FileExistsError):
+                self._write(path, make() + "\n", replace=False)
 
-    def _write(self, path: Path, text: str) -> None:
-        """Write a file whole or not at all, for this user alone."""
-        temporary = path.with_name(path.name + ".new")
+    def _write(self, path: Path, text: str, *, replace: bool = True) -> None:
+        """Write a file whole or not at all, for this user alone.
+
+        Raises:
+            FileExistsError: it is there, and is not to be replaced.
+            LairError: it can't be written.
+        """
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            if replace:
+                temporary.replace(path)
+            else:
+                path.hardlink_to(temporary)
+                temporary.unlink()
+        except FileExistsError:
+            temporary.unlink(missing_ok=True)
+            raise
         except OSError as error:
             raise LairError(f"{path} can't be written: {error.strerror}.") from error
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import httpx
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sourcelair.cli.system.location import Location
 from sourcelair.cli.system.roles import service_of
@@ -42,6 +43,8 @@ class Forward:
         self._app = app
         self._acts = acts
         self._locations = locations
+        self.ending = False
+        """Set when the server of these answers is to end."""
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SILENCE, connect=CONNECT_TIMEOUT, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
@@ -54,29 +57,41 @@ class Forward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request here, or elsewhere."""
-        service = service_of(scope["path"]) if scope["type"] == "http" else None
-        if service is None or self._acts(service):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request, begun = Request(scope, receive), False
+        begun = False
 
-        async def sending(message: Mapping[str, object]) -> None:
+        async def sending(message: Message) -> None:
             nonlocal begun
             begun = True
-            await send(message)  # type: ignore[arg-type]
+            await send(message)
 
         try:
-            if not self._locations:
-                raise Unavailable(f"{service} is starting.", retry_after=1)
-            if FORWARDED in request.headers:
-                raise Unreachable(f"This process does not act for {service} any more.", retry_after=1)
-            async with self._locations[service].steady() as url:
-                await self._pass_on(request, url, sending)
+            await self._answer(scope, receive, sending)
         except ClientDisconnect:
             return
         except LairError as error:
             if not begun:  # else its end does not come, which tells its reader enough
                 await problem_response(error)(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.ending:
+                raise
+            if not begun:  # long polls are cut short when this process ends
+                await problem_response(Unreachable("This process is ending.", retry_after=1))(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service = service_of(scope["path"])
+        if service is None or self._acts(service):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        if not self._locations:
+            raise Unavailable(f"{service} is starting.", retry_after=1)
+        if FORWARDED in request.headers:
+            raise Unreachable(f"This process does not act for {service} any more.", retry_after=1)
+        async with self._locations[service].steady() as url:
+            await self._pass_on(request, url, send)
 
     async def _pass_on(self, request: Request, url: str, send: Send) -> None:
         path = request.scope["raw_path"].decode("ascii").partition("?")[0]

@@ -191,6 +191,7 @@ class System:
             finally:
                 for task in background:
                     task.cancel()
+                self._front.ending = True
                 if http is not None:
                     http.should_exit = True
 

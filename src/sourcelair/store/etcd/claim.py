@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from sourcelair.errors import HistoryCompacted, LairError, Unavailable
+from sourcelair.settings import TEST_PREFIX
 from sourcelair.store.base import Compare, CompareFailed, Entry, LeaseNotFound, Put
 from sourcelair.store.etcd.store import EtcdStore
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
 
-LEASE = 10.0
-"""Seconds after the last renewal until somebody else may take the seat."""
+LEASE = float(os.environ.get(f"{TEST_PREFIX}LEASE") or 10.0)
+"""Seconds after the last renewal until somebody else may take the seat; tests have a shorter one."""
 
 SEATS = "/seats/"
 
