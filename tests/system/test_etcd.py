@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -78,6 +79,32 @@ async def test_visitors_of_awake_servers_do_not_notice_that_etcd_is_gone(
             except LairError:
                 await asyncio.sleep(0.1)
     assert (await app.fetch("/")).status == 200
+
+
+async def test_a_cold_start_without_etcd_serves_what_was_known(own: Site, etcd: EtcdCluster, tmp_path: Path) -> None:
+    """NGINX has gone, etcd too: what was awake is visited all the same; and all goes on once etcd is back."""
+    app = await own.identity("etcd", "cold", tmp_path)
+    assert (await app.fetch("/")).status == 200
+    own.lair.terminate()
+    for process in own.lair.nginx():
+        process.kill()
+    for member in etcd.members:
+        member.kill()
+    own.lair.start(wait=False)
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                if (await app.fetch("/")).status == 200:
+                    break
+            await asyncio.sleep(0.05)
+    assert not own.lair.is_ready(), "nobody can be woken by now"
+    for member in etcd.members:
+        member.start()
+    await asyncio.to_thread(etcd.wait)
+    await asyncio.to_thread(own.lair.wait_ready)
+    await app.stop()
+    assert (await app.fetch("/")).status == 200
+    assert len(app.starts()) == 2
 
 
 async def test_a_second_control_plane_stands_by_until_the_first_is_gone(
