@@ -12,7 +12,7 @@ from tests.ceryx.conftest import Ceryx
 
 from sourcelair.ceryx.http import _encode
 from sourcelair.ceryx.models import encode_route, route_key
-from sourcelair.ceryx.routes import clean_writes
+from sourcelair.ceryx.validation import clean_writes
 from sourcelair.client.arrays import decode_array
 from sourcelair.client.ceryx import RouteChanges, RouteWrite, StoredRoute
 from sourcelair.pacing import in_steps

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sourcelair.errors import HistoryCompacted, InvalidInput, LairError, OutOfSpace, Unavailable
+from sourcelair.pacing import in_steps
 from sourcelair.store.base import (
     Change,
     Compare,
@@ -36,6 +37,9 @@ RENEWALS, RENEWAL = 3, 2.0
 
 MAX_TXN_OPS = 128
 """What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
+
+PER_STEP = 2_000
+"""Keys of a list that are taken out of etcd's answer in one step: about 5 ms of the event loop."""
 
 NEVER = -1
 """A revision that no key ever has."""
@@ -98,7 +102,8 @@ class EtcdStore:
         )
         answer = await self._cluster.call(RANGE, request, repeatable=True)
         read_at = answer.header.revision if revision is None else revision
-        return Page(tuple(map(self._keys.entry, answer.kvs)), read_at, answer.more)
+        entries = [self._keys.entry(found) async for found in in_steps(answer.kvs, PER_STEP)]
+        return Page(tuple(entries), read_at, answer.more)
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: int | None = None) -> int:
         """See `Store.put`."""
