@@ -10,9 +10,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.etcd import EtcdCluster, settle
 from tests.store.conformance.backends import EtcdBackend, SqliteBackend
+from tests.store.conformance.numbers import Lease, Numbers
 
 from sourcelair.errors import HistoryCompacted, LairError
-from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Entry, Event, LeaseNotFound, Page, Put, Store
+from sourcelair.store.base import Change, Compare, CompareFailed, Delete, LeaseNotFound, Page, Put, Store
 from sourcelair.store.limits import MAX_INTEGER, MAX_KEY, MAX_VALUE
 
 pytestmark = pytest.mark.timeout(3600 if os.environ.get("LAIR_TEST_ETCD_EXAMPLES") else 120)
@@ -53,14 +53,6 @@ FAR = st.sampled_from([-1, MAX_INTEGER, MAX_INTEGER + 1])
 """Revisions that are the same for both, and never were."""
 
 
-@dataclass(frozen=True)
-class Lease:
-    """One lease, by both of its names."""
-
-    sqlite: int
-    etcd: int
-
-
 NEVER = Lease(MAX_INTEGER, MAX_INTEGER)
 
 
@@ -74,39 +66,6 @@ class Watch:
     at: int
 
 
-class Revisions:
-    """Which revision of etcd is which of SQLite."""
-
-    def __init__(self, sqlite: int, etcd: int) -> None:
-        self._sqlite, self._etcd = [sqlite], [etcd]
-
-    @property
-    def last(self) -> int:
-        return self._sqlite[-1]
-
-    @property
-    def first(self) -> int:
-        return self._sqlite[0]
-
-    def note(self, sqlite: int, etcd: int) -> None:
-        if sqlite > self.last:
-            assert etcd > self._etcd[-1], "what is a change for one is none for the other"
-            self._sqlite.append(sqlite)
-            self._etcd.append(etcd)
-
-    def to_etcd(self, sqlite: int) -> int:
-        """Any other number is its own: those that are far from every revision."""
-        return self._etcd[self._sqlite.index(sqlite)] if sqlite in self._sqlite else sqlite
-
-    def exactly(self, etcd: int) -> int:
-        """Of a change that was noted, or 0 for what is not there."""
-        return self._sqlite[self._etcd.index(etcd)] if etcd else 0
-
-    def at(self, etcd: int) -> int:
-        """Of whatever moment: the last change until then."""
-        return self._sqlite[bisect_right(self._etcd, etcd) - 1]
-
-
 class Both(RuleBasedStateMachine):
     leases = Bundle("leases")
 
@@ -117,10 +76,9 @@ class Both(RuleBasedStateMachine):
         self.backends = SqliteBackend(self.directory), EtcdBackend(self.directory)
         self.sqlite, self.etcd = (self.run(backend.open()) for backend in self.backends)
         self.stranger = self.run(EtcdBackend(self.directory).open())
-        self.revisions = Revisions(self.run(self.sqlite.revision()), self.run(self.etcd.revision()))
-        self.leased: dict[int, Lease] = {}
+        self.numbers = Numbers(self.run(self.sqlite.revision()), self.run(self.etcd.revision()))
         self.watches: list[Watch] = []
-        self.compacted = self.revisions.first
+        self.compacted = self.numbers.first
         self.ends = 0
 
     def run(self, what: Awaitable[T]) -> T:
@@ -146,27 +104,6 @@ class Both(RuleBasedStateMachine):
         except LairError as error:
             return type(error), error.retry_after, error.extra
 
-    def told(self, found: object) -> object:
-        """Return what etcd gave as SQLite would have given it."""
-        match found:
-            case (kind, str(key), int(revision)) if kind is CompareFailed:
-                return kind, key, self.revisions.exactly(revision)
-            case Entry():
-                lease = self.leased[found.lease].sqlite if found.lease else None
-                made, changed = (self.revisions.exactly(one) for one in (found.create_revision, found.mod_revision))
-                return replace(found, create_revision=made, mod_revision=changed, lease=lease)
-            case Page():
-                entries = tuple(self.told(entry) for entry in found.entries)
-                return replace(found, entries=entries, revision=self.revisions.at(found.revision))
-            case Event():
-                entry, previous = self.told(found.entry), self.told(found.previous)
-                return replace(found, revision=self.revisions.exactly(found.revision), entry=entry, previous=previous)
-            case Change():
-                events = tuple(self.told(event) for event in found.events)
-                return replace(found, revision=self.revisions.exactly(found.revision), events=events)
-            case _:
-                return found
-
     def same(
         self,
         ask: Callable[[Store, Callable[[int], int], Callable[[Lease], int]], Awaitable[Any]],
@@ -175,17 +112,17 @@ class Both(RuleBasedStateMachine):
     ) -> object:
         """Ask both, and compare; return SQLite's answer. With `revision` the answer is one."""
         ours = self.outcome(ask(self.sqlite, lambda one: one, lambda lease: lease.sqlite))
-        theirs = self.outcome(ask(self.etcd, self.revisions.to_etcd, lambda lease: lease.etcd))
-        self.revisions.note(self.run(self.sqlite.revision()), self.run(self.etcd.revision()))
+        theirs = self.outcome(ask(self.etcd, self.numbers.to_etcd, lambda lease: lease.etcd))
+        self.numbers.note(self.run(self.sqlite.revision()), self.run(self.etcd.revision()))
         if revision and isinstance(theirs, int):
-            theirs = self.revisions.at(theirs)
-        assert self.told(theirs) == ours
+            theirs = self.numbers.at(theirs)
+        assert self.numbers.told(theirs) == ours
         return ours
 
     # What is drawn must not depend on etcd's numbers, which differ from run to run.
 
     def some_revision(self, data: st.DataObject) -> int:
-        return data.draw(st.integers(self.revisions.first, self.revisions.last) | FAR)
+        return data.draw(st.integers(self.numbers.first, self.numbers.last) | FAR)
 
     def expectation(self, key: str, choice: str) -> int | None:
         try:
@@ -193,7 +130,7 @@ class Both(RuleBasedStateMachine):
         except LairError:
             entry = None
         now = entry.mod_revision if entry else 0
-        older, newer = max(0, now - 1), min(self.revisions.last, now + 1)
+        older, newer = max(0, now - 1), min(self.numbers.last, now + 1)
         return {
             "any": None,
             "right": now,
@@ -255,7 +192,7 @@ class Both(RuleBasedStateMachine):
     @rule(target=leases)
     def grant(self) -> Lease:
         lease = Lease(self.run(self.sqlite.grant_lease(TTL)), self.run(self.etcd.grant_lease(TTL)))
-        self.leased[lease.etcd] = lease
+        self.numbers.note_lease(lease)
         return lease
 
     @rule(target=leases)
@@ -310,8 +247,8 @@ class Both(RuleBasedStateMachine):
     @rule(prefix=SCOPES, data=st.data())
     def watch(self, prefix: str, data: st.DataObject) -> None:
         """From any revision on; one whose history is gone says so at once."""
-        start = data.draw(st.integers(self.revisions.first + 1, self.revisions.last + 1))
-        after = self.revisions.to_etcd(start - 1)
+        start = data.draw(st.integers(self.numbers.first + 1, self.numbers.last + 1))
+        after = self.numbers.to_etcd(start - 1)
         watch = Watch(self.sqlite.watch(prefix, start), self.etcd.watch(prefix, after + 1), prefix, start)
         if start > self.compacted:
             self.watches.append(watch)
@@ -333,15 +270,15 @@ class Both(RuleBasedStateMachine):
         """
         self.ends += 1
         self.same(lambda store, _, __: store.put(f"{watch.prefix or '/'}~{self.ends % 3}", b"end"), revision=True)
-        last, found = self.revisions.last, list[list[Change]]()
-        for one, end in ((watch.sqlite, last), (watch.etcd, self.revisions.to_etcd(last))):
+        last, found = self.numbers.last, list[list[Change]]()
+        for one, end in ((watch.sqlite, last), (watch.etcd, self.numbers.to_etcd(last))):
             try:
                 found.append(self.run(_until(one, end)))
             except HistoryCompacted:
                 assert watch.at <= self.compacted, "what is kept must be given"
                 self.watches.remove(watch)
                 return
-        assert [self.told(change) for change in found[1]] == found[0]
+        assert [self.numbers.told(change) for change in found[1]] == found[0]
         watch.at = last + 1
 
     @rule()

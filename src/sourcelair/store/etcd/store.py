@@ -92,11 +92,10 @@ class EtcdStore:
         if limit < 0:
             raise InvalidInput(f"limit: {limit} is negative; 0 means all.")
         first, end = self._keys.range(check_text("prefix", prefix), check_text("start_after", start_after))
-        if first >= end:
-            return Page((), revision if revision is not None else await self.revision(), more=False)
+        is_empty = first >= end
         request = rpc.RangeRequest(
-            key=first,
-            range_end=end,
+            key=self._keys.of("") if is_empty else first,  # of an empty range only the revision is looked at
+            range_end=b"" if is_empty else end,
             limit=min(limit, MAX_INTEGER),
             revision=0 if revision is None else min(max(revision, 1), MAX_INTEGER),
         )
