@@ -117,7 +117,8 @@ def wait_for(endpoint: str) -> None:
     while True:
         with grpc.insecure_channel(endpoint) as channel:
             try:
-                channel.unary_unary("/etcdserverpb.KV/Range")(b"\x0a\x01a", timeout=1)
+                ask = channel.unary_unary("/etcdserverpb.KV/Range", bytes, bytes)
+                ask(b"\x0a\x01a", timeout=1)
             except grpc.RpcError as error:
                 if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     return  # it wants to know who asks

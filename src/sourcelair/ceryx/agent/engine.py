@@ -123,11 +123,12 @@ class Engine:
         self.generation = state.generation
         found = list[TableEntry]()
         if state.routes > 0:
-            found = await self._read([*self._table.wanted, *(self._table.shown.keys() - self._table.wanted.keys())])
+            wanted = self._table.wanted
+            found = await self._read([*wanted, *(source for source in self._table.shown if source not in wanted)])
         if anew:
             self._table.sound = True
             self.refusals.clear()
-        self._table.show_all(found, anew=anew)
+        await self._table.show_all(found, anew=anew)
         for source in self.refusals:
             if self.refusals.is_of(self._table.wanted.get(source)):  # it has its own time to be tried again
                 self._table.dirty.pop(source, None)

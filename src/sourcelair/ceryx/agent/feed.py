@@ -89,13 +89,13 @@ class Feed:
             self._void()
             self._journal.note_registered(node.registered_revision)
         if self._doubt:
-            routes, revision = await self._ceryx.list_routes()
-            await self._table.snapshot(routes, revision)
+            async with self._ceryx.routes(SILENCE) as (routes, revision):
+                number = await self._table.snapshot(routes, revision)
             self._doubt = False
             if self.voided:
                 self.voided = False
                 self._journal.begin_again()
-            _log.info("snapshot_taken", node=self._node, routes=len(routes), revision=revision)
+            _log.info("snapshot_taken", node=self._node, routes=number, revision=revision)
             self.on_snapshot()
         params = {"watch": "true", "from": self._table.revision + 1}
         async with self._ceryx.events("/api/routes/", params=params, silence=SILENCE) as events:
