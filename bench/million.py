@@ -26,7 +26,6 @@ from tests.ceryx.engine import MemoryEngine
 
 from sourcelair.auth import Identity
 from sourcelair.ceryx.agent.engine import Engine
-from sourcelair.ceryx.agent.feed import SILENCE
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.resolve import Resolver, system_lookup
 from sourcelair.ceryx.agent.table import NodeTable
@@ -35,12 +34,17 @@ from sourcelair.ceryx.http import create_router
 from sourcelair.ceryx.models import encode_route, route_key
 from sourcelair.ceryx.routes import Routes
 from sourcelair.ceryx.service import CeryxService
-from sourcelair.cli.up import GARBAGE
 from sourcelair.client.ceryx import CeryxClient, Route
 from sourcelair.errors import install_error_handlers
 from sourcelair.settings import Settings
 from sourcelair.store.base import Compare, Put
 from sourcelair.store.etcd import EtcdStore, parse_address
+
+SILENCE = 600.0
+"""Seconds that a list may stand still on a busy machine."""
+
+GARBAGE = (10_000, 10, 10)
+"""As `lair up` has Python look for cycles."""
 
 LOOK = 0.005
 """Seconds between looks at the event loop."""
