@@ -111,6 +111,14 @@ class EtcdCluster:
             member.wire.set(State.WHOLE)
 
 
+def control(running: EtcdCluster, *arguments: str) -> str:
+    """Run etcdctl."""
+    command = [binary("etcdctl"), f"--endpoints={running.endpoints}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={"ETCDCTL_API": "3"}, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def wait_for(endpoint: str) -> None:
     """Wait until a member answers a linearizable read: it has a leader then."""
     deadline = time.monotonic() + STARTED

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.etcd import EtcdCluster, running_etcd
-from tests.store.etcd.test_faults import control
+from tests.etcd import EtcdCluster, control, running_etcd
 from tests.system.lair import Lair, running_lair
 from tests.system.site import site_of
 from tests.system.visitors import traffic

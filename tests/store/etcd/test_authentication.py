@@ -9,8 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.etcd import EtcdCluster, running_etcd
-from tests.store.etcd.test_faults import control
+from tests.etcd import EtcdCluster, control, running_etcd
 
 from sourcelair.errors import Unavailable
 from sourcelair.store.etcd import EtcdStore, cluster, parse_address

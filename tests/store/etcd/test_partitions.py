@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from tests.etcd import EtcdCluster, Member, running_etcd
-from tests.store.etcd.test_faults import control
+from tests.etcd import EtcdCluster, Member, control, running_etcd
 from tests.wires import State, Wire, wires
 
 from sourcelair.errors import LairError, Unavailable
