@@ -208,9 +208,11 @@ class NodeTable:
             found: what NGINX holds.
             anew: it is another generation: what was in flight in the last one is over.
         """
-        before = dict.fromkeys(self.live)
+        before = list(self.live)
         self.shown, self.live, self.applied = {}, {}, -1
-        async for entry in in_steps(found, FEW):
+        async for at, entry in in_steps(enumerate(found, 1), FEW):
+            if at % MANY == 0:
+                keep()
             if entry.state == "deleted":
                 continue
             wanted = self.wanted.get(entry.source)
@@ -225,7 +227,9 @@ class NodeTable:
             self._move(None, self.shown[entry.source])
         if anew:
             self.withdrawn = {}
-        self.withdrawn |= {instance: None for instance in before if instance not in self.live and not anew}
+        async for instance in in_steps([] if anew else before, MANY):
+            if instance not in self.live:
+                self.withdrawn[instance] = None
         # A deletion too of what an NGINX never had: it must get into the journal, which may still hold the route.
         self.dirty = {}
         async for source in in_steps(list(self.wanted), FEW):
