@@ -30,11 +30,6 @@ from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Entry,
 PAGE = 500
 """Routes that are read, encoded and sent in one step of a list: about 5 ms of the event loop."""
 
-READ = 10_000
-"""Routes that are read from the store at once: some 5 MB. Each time etcd walks over all keys to the end of a range, so
-that a million of them in small pieces take minutes.
-"""
-
 MAX_BATCH = 10_000
 """Writes in one batch."""
 
@@ -140,7 +135,7 @@ class Routes:
 
     async def pages(self) -> AsyncIterator[tuple[tuple[Entry, ...], int]]:
         """Give all routes as they stood at one revision, in pages with that revision; one page at least."""
-        page = await self._store.list(ROUTES, limit=READ)
+        page = await self._store.list(ROUTES, limit=self._store.page_size)
         revision = page.revision
         yield page.entries[:PAGE], revision
         while True:
@@ -150,7 +145,7 @@ class Routes:
             if not page.more:
                 return
             last = page.entries[-1].key
-            page = await self._store.list(ROUTES, revision=revision, start_after=last, limit=READ)
+            page = await self._store.list(ROUTES, revision=revision, start_after=last, limit=self._store.page_size)
             yield page.entries[:PAGE], revision
 
     async def write(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written:

@@ -208,7 +208,7 @@ class NodeTable:
             found: what NGINX holds.
             anew: it is another generation: what was in flight in the last one is over.
         """
-        before = list(self.live)
+        before = self.live
         self.shown, self.live, self.applied = {}, {}, -1
         async for at, entry in in_steps(enumerate(found, 1), FEW):
             if at % MANY == 0:
@@ -227,8 +227,9 @@ class NodeTable:
             self._move(None, self.shown[entry.source])
         if anew:
             self.withdrawn = {}
-        async for instance in in_steps([] if anew else before, MANY):
-            if instance not in self.live:
+        async for _ in in_steps(range(len(before)), FEW):  # bit by bit: to free it takes time, too
+            instance, _sources = before.popitem()
+            if not anew and instance not in self.live:
                 self.withdrawn[instance] = None
         # A deletion too of what an NGINX never had: it must get into the journal, which may still hold the route.
         self.dirty = {}

@@ -76,6 +76,11 @@ class EtcdStore:
         """See `Store.most_operations`. One of the conditions is the fence."""
         return MAX_TXN_OPS - 1
 
+    @property
+    def page_size(self) -> int:
+        """See `Store.page_size`: for each page etcd walks over all keys to the end of the range."""
+        return 10_000
+
     async def revision(self) -> int:
         """See `Store.revision`. It is the cluster's, which others may write to."""
         request = rpc.RangeRequest(key=self._keys.of(""), limit=1, keys_only=True)
