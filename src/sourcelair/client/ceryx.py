@@ -6,15 +6,17 @@ answer where they are null.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import to_json
 
-from sourcelair.client.arrays import decode_array
+from sourcelair.client.arrays import decode_array, decode_pieces
 from sourcelair.client.http import ApiClient, segment
 from sourcelair.client.policy import QuietRules, Seconds
+from sourcelair.errors import Unreachable
 from sourcelair.pacing import in_steps
 
 
@@ -257,6 +259,14 @@ class Activity(BaseModel):
 RouteChanges.model_rebuild()
 
 
+async def _stored(pieces: AsyncIterator[str]) -> AsyncIterator[StoredRoute]:
+    try:
+        async for item in decode_pieces(pieces):
+            yield StoredRoute(**item)
+    except ValueError as error:
+        raise Unreachable(f"The list of routes broke off, or is none: {error}") from error
+
+
 class CeryxClient(ApiClient):
     """Ceryx's API."""
 
@@ -288,6 +298,19 @@ class CeryxClient(ApiClient):
         # In steps: tens of thousands at once would stall everything else in this process.
         routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
         return routes, int(answer.headers["Lair-Revision"])
+
+    @asynccontextmanager
+    async def routes(self, silence: float) -> AsyncIterator[tuple[AsyncIterator[StoredRoute], int]]:
+        """Give all routes while they come, and the revision at which they are read.
+
+        A million of them as one list take three gigabytes.
+
+        Args:
+            silence: seconds without a byte after which the list counts as broken.
+        """
+        params = {"revisions": "true"}
+        async with self.stream("GET", "/api/routes/", params=params, silence=silence) as answer:
+            yield _stored(answer.aiter_text()), int(answer.headers["Lair-Revision"])
 
     async def batch(self, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
         """Do all writes or none, at one revision; answered when all live nodes serve it.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.etcd import EtcdCluster, binary, running_etcd
+from tests.etcd import EtcdCluster, binary, control, running_etcd
 from tests.ports import claimed_stretch
 
 from sourcelair.errors import Forbidden, InvalidInput, LairError, OutOfSpace, TooLarge, Unavailable
@@ -30,14 +30,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     with running_etcd(tmp_path_factory.mktemp("etcd")) as running:
         yield running
-
-
-def control(running: EtcdCluster, *arguments: str) -> str:
-    """Run etcdctl."""
-    command = [binary("etcdctl"), f"--endpoints={running.endpoints}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={"ETCDCTL_API": "3"}, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 async def first_of(store: Store, prefix: str, revision: int) -> Change:

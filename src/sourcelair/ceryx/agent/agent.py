@@ -92,7 +92,7 @@ class Agent:
         engine = self._engine = Engine(self._control, session, table, journal, wakers=wakers, introduce=self._introduce)
         table.flows = await asyncio.to_thread(are_visible)
         table.on_change = wakers.on_change = engine.wake.set
-        table.load(loaded.entries, loaded.names, loaded.withdrawn)
+        await table.load(loaded.entries, loaded.names, loaded.withdrawn)
         feed = Feed(self._source, self._node, table, journal)
         answers = Answers(self._ceryx, self._node, engine, table, journal)
         reporter = Reporter(self._ceryx, engine, table, node=self._node, session=session, resolver=self._resolver)

@@ -90,13 +90,13 @@ class Feed:
             self._void()
             self._journal.note_registered(registered)
         if self._doubt:
-            routes, revision = await self._source.list()
-            await self._table.snapshot(routes, revision)
+            async with self._source.all() as (routes, revision):
+                number = await self._table.snapshot(routes, revision)
             self._doubt = False
             if self.voided:
                 self.voided = False
                 self._journal.begin_again()
-            _log.info("snapshot_taken", node=self._node, routes=len(routes), revision=revision)
+            _log.info("snapshot_taken", node=self._node, routes=number, revision=revision)
             self.on_snapshot()
         async with contextlib.aclosing(self._source.watch(self._table.revision + 1)) as changes:
             async for change in changes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from sourcelair.ceryx.models import ROUTES, decode_route, node_key, record_of
@@ -11,13 +12,10 @@ from sourcelair.ceryx.nodes import check_home
 from sourcelair.client.ceryx import CeryxClient, RouteChange, RouteChanges, StoredRoute
 from sourcelair.errors import HistoryCompacted
 from sourcelair.pacing import in_steps
-from sourcelair.store.base import Change, Store
+from sourcelair.store.base import Change, Page, Store
 
 SILENCE = 45.0
 """Seconds without a byte, keep-alives included, after which a stream counts as broken."""
-
-PAGE = 2000
-"""Routes that are read from a store at once."""
 
 
 class RouteSource(Protocol):
@@ -31,8 +29,8 @@ class RouteSource(Protocol):
         """
         ...
 
-    async def list(self) -> tuple[list[StoredRoute], int]:
-        """Return all routes, and the revision at which they were read."""
+    def all(self) -> AbstractAsyncContextManager[tuple[AsyncIterable[StoredRoute], int]]:
+        """Give all routes as they come, and the revision at which they are read."""
         ...
 
     def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
@@ -60,9 +58,9 @@ class ApiSource:
         """See `RouteSource.register`."""
         return (await self._ceryx.register_node(node, self._home)).registered_revision
 
-    async def list(self) -> tuple[list[StoredRoute], int]:
-        """See `RouteSource.list`."""
-        return await self._ceryx.list_routes()
+    def all(self) -> AbstractAsyncContextManager[tuple[AsyncIterable[StoredRoute], int]]:
+        """See `RouteSource.all`."""
+        return self._ceryx.routes(SILENCE)
 
     async def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
         """See `RouteSource.watch`."""
@@ -102,16 +100,22 @@ class StoreSource:
             return entry.create_revision
         return (await self._ceryx.register_node(node, self._home)).registered_revision
 
-    async def list(self) -> tuple[list[StoredRoute], int]:
-        """See `RouteSource.list`."""
-        routes, revision, after = list[StoredRoute](), None, ""
+    @asynccontextmanager
+    async def all(self) -> AsyncIterator[tuple[AsyncIterable[StoredRoute], int]]:
+        """See `RouteSource.all`."""
+        first = await self._store.list(ROUTES, limit=self._store.page_size)
+        yield self._decoded(first), first.revision
+
+    async def _decoded(self, page: Page) -> AsyncIterator[StoredRoute]:
         while True:
-            page = await self._store.list(ROUTES, revision=revision, start_after=after, limit=PAGE)
-            revision = page.revision
-            routes += [decode_route(entry) async for entry in in_steps(page.entries)]
+            async for entry in in_steps(page.entries):
+                yield decode_route(entry)
             if not page.more:
-                return routes, revision
+                return
             after = page.entries[-1].key
+            page = await self._store.list(
+                ROUTES, revision=page.revision, start_after=after, limit=self._store.page_size
+            )
 
     async def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
         """See `RouteSource.watch`."""
