@@ -27,10 +27,11 @@ from bench.peers.chp import ConfigurableHttpProxy
 from bench.peers.envoy import Envoy
 from bench.peers.lair import Lair
 from bench.peers.nginx import upstream
+from bench.peers.on_etcd import TraefikOnEtcd
 from bench.peers.traefik import Traefik
 from bench.report import Report, Table, spread
 from bench.stage import LOAD_CPUS, Stage, stage, until_accepts
-from bench.usage import cpu_seconds, family
+from bench.usage import cpu_seconds
 from bench.visitors import Met, hold, visit
 
 ROUTES = 1000
@@ -55,10 +56,13 @@ PAUSE = 0.02
 QUICK = "1ms"
 """What Traefik's second trial is told to leave between two changes."""
 
+PROMISE = 10.0
+"""Milliseconds until a change is served, p99."""
+
 ALLOWANCE, PART = 15.0, 20
 """For the check before a release: milliseconds, and what part of the peer's rate is enough."""
 
-AnyPeer = Lair | ConfigurableHttpProxy | Caddy | Envoy | Traefik
+AnyPeer = Lair | ConfigurableHttpProxy | Caddy | Envoy | Traefik | TraefikOnEtcd
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ def start(place: Stage, peers: Sequence[AnyPeer]) -> Trial:
         else:
             changers.append(ApiChanger(place, peer, routes))
         if isinstance(peer, Lair):
-            changers[-1].pids = family(peer.control_plane)
+            changers[-1].pids = peer.changing()
     names = list(public)
     seen = {changer.name: Seen() for changer in changers}
     return Trial(changers, targets, echoes, names[STEADY:], names[:STEADY], seen)
@@ -258,14 +262,19 @@ def beside_the_proxy() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def run(peers: Sequence[AnyPeer], extent: Extent) -> dict[str, Seen]:
+def measure(place: Stage, trial: Trial, extent: Extent) -> None:
     """Measure all of it."""
+    idle(trial, extent.rounds)
+    loaded(place, trial, extent.turns, extent.seconds)
+    asyncio.run(rates(trial, extent.turns, extent.seconds))
+    asyncio.run(visits(place, trial, extent.turns, extent.seconds))
+
+
+def run(peers: Sequence[AnyPeer], extent: Extent) -> dict[str, Seen]:
+    """Start everything, and measure all of it."""
     with stage() as place, beside_the_proxy():
         trial = start(place, peers)
-        idle(trial, extent.rounds)
-        loaded(place, trial, extent.turns, extent.seconds)
-        asyncio.run(rates(trial, extent.turns, extent.seconds))
-        asyncio.run(visits(place, trial, extent.turns, extent.seconds))
+        measure(place, trial, extent)
         return trial.seen
 
 
@@ -341,6 +350,29 @@ def visitor_table(seen: Mapping[str, Seen]) -> Table:
     return table
 
 
+def promises(ours: Seen, most: float) -> list[tuple[str, str, bool]]:
+    """Return which promises hold, see `Report.promises`; a change may take so many milliseconds."""
+    late = percentile(ours.idle, 0.99)
+    single, batches = (statistics.median(rate.rate for rate in rates) for rates in (ours.single, ours.batches))
+    return [
+        (f"a change is served in <= {most:g} ms, p99, idle", f"{late:.1f} ms", late <= most),
+        ("2,000 changes a second, one by one", f"{single:,.0f}", single >= 2000),
+        ("2,000 changes a second, in batches", f"{batches:,.0f}", batches >= 2000),
+        *unnoticed(ours),
+    ]
+
+
+def unnoticed(seen: Seen) -> list[tuple[str, str, bool]]:
+    """Return whether visitors noticed nothing of changes, see `Report.promises`."""
+    failed = seen.met.failed + sum(load.failed for load in (*seen.load, *seen.beside))
+    wrong = sum(rate.wrong for rate in (*seen.single, *seen.batches))
+    return [
+        ("no request fails because of changes", str(failed), failed == 0),
+        ("no WebSocket is dropped because of changes", str(seen.met.dropped), seen.met.dropped == 0),
+        ("every host leads to its last target after many changes", str(wrong), wrong == 0),
+    ]
+
+
 class Change:
     """The scenario."""
 
@@ -356,7 +388,7 @@ class Change:
         else:
             peers: list[AnyPeer] = [Lair(), ConfigurableHttpProxy(), Caddy(), Envoy(), Traefik(), Traefik(QUICK)]
             seen = run(peers, SHORT if short else FULL)
-            self._promises(report, seen[Lair.name])
+            report.promises += promises(seen[Lair.name], PROMISE)
         report.tables += [latency_table(seen), rate_table(seen), visitor_table(seen)]
         report.tables[0].notes.append(f"Processes that wanted to run before and after: {before:.1f}, {load():.1f}.")
         report.bars = sorted(
@@ -364,16 +396,6 @@ class Change:
         )
         report.unit = "ms until a change is served"
         return report
-
-    def _promises(self, report: Report, ours: Seen) -> None:
-        late = percentile(ours.idle, 0.99)
-        single, batches = (statistics.median(rate.rate for rate in rates) for rates in (ours.single, ours.batches))
-        report.promises += [
-            ("a change is served in <= 10 ms, p99, idle", f"{late:.1f} ms", late <= 10),
-            ("2,000 changes a second, one by one", f"{single:,.0f}", single >= 2000),
-            ("2,000 changes a second, in batches", f"{batches:,.0f}", batches >= 2000),
-            *_unnoticed(ours),
-        ]
 
     def _check(self, report: Report, seen: Mapping[str, Seen]) -> None:
         ours, theirs = seen[Lair.name], seen[ConfigurableHttpProxy.name]
@@ -396,15 +418,5 @@ class Change:
                 f"{single:,.0f}, {others:,.0f}",
                 single >= others / PART,
             ),
-            *_unnoticed(ours),
+            *unnoticed(ours),
         ]
-
-
-def _unnoticed(seen: Seen) -> list[tuple[str, str, bool]]:
-    failed = seen.met.failed + sum(load.failed for load in (*seen.load, *seen.beside))
-    wrong = sum(rate.wrong for rate in (*seen.single, *seen.batches))
-    return [
-        ("no request fails because of changes", str(failed), failed == 0),
-        ("no WebSocket is dropped because of changes", str(seen.met.dropped), seen.met.dropped == 0),
-        ("every host leads to its last target after many changes", str(wrong), wrong == 0),
-    ]
