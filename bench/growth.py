@@ -13,7 +13,7 @@ from bench.peers.lair import BATCH, Lair
 from bench.report import Table
 from bench.stage import Stage
 from bench.usage import cpu_seconds, family, memory_bytes
-from bench.visits import until_served
+from bench.visits import LONGEST, until_served
 
 SETTLE = 3.0
 """Seconds before memory is looked at."""
@@ -67,7 +67,7 @@ class Growing:
         while time.monotonic() < began + longest and (some := list(itertools.islice(routes, BATCH))):
             self._lair.write(some)
             self._written += len(some)
-        until_served(self._lair.port, [_host(self._written - 1)], began)
+        until_served(self._lair.port, [_host(self._written - 1)], began, longest + LONGEST)
         passed = time.monotonic() - began
         time.sleep(SETTLE)
         cost = self._cost()

@@ -15,8 +15,8 @@ from bench.changing import Changer
 from bench.etcd import Etcd
 from bench.peers.lair import Lair
 from bench.report import Table
-from bench.scenarios.change import CONNECTIONS, HELD, SOCKETS, VISITORS, Trial
 from bench.stage import Stage
+from bench.trial import CONNECTIONS, HELD, SOCKETS, VISITORS, Trial
 from bench.visitors import Met, hold, visit
 
 BEFORE = 1.0
