@@ -83,6 +83,7 @@ class System:
         self._failure: LairError | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._background: list[asyncio.Task[Any]] = []
         self._serves: set[str] = set()
         self._open: set[str] = set()
         self._node: ProxyNode | None = None
@@ -165,7 +166,7 @@ class System:
         )
         self._follow(stores)
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(keep_short([directory.log], LOG_LIMIT), name="logs")]
+            background = self._background = [tasks.create_task(keep_short([directory.log], LOG_LIMIT), name="logs")]
             if http is not None:
                 tasks.create_task(http.run_forever(), name="http")
             try:
@@ -273,7 +274,7 @@ class System:
             acting.push_async_callback(self._stop_instances)
             await acting.enter_async_context(parts.servers)
             self._opened("servers", acting)
-            tasks.create_task(self._let_node_follow(parts.servers))
+            self._background.append(tasks.create_task(self._let_node_follow(parts.servers), name="follow"))
         if parts.hemera is not None:
             await acting.enter_async_context(parts.hemera)
             self._opened("hemera", acting)
