@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sourcelair.cli import output
+from sourcelair.cli import exits, output
 from sourcelair.cli.command import command
 from sourcelair.cli.session import Session
+
+if TYPE_CHECKING:
+    from sourcelair.cli.takeover import Taken
 
 store = typer.Typer(no_args_is_help=True, help="What is stored: copy it elsewhere, or take over another's.")
 
@@ -59,3 +64,53 @@ async def copy(
             f"Nothing differed at these revisions; a system goes on on {begin}. Stop it, and do this again; "
             "or do it with --follow now, and stop it meanwhile."
         )
+
+
+@store.command("import-ceryx")
+@command
+async def import_ceryx(
+    session: Session,
+    address: Annotated[
+        str, typer.Argument(metavar="REDIS", help="redis://HOST:PORT/DB, rediss:// with TLS.", show_default=False)
+    ],
+    *,
+    prefix: Annotated[str, typer.Option(help="What its keys begin with, as CERYX_REDIS_PREFIX said.")] = "ceryx",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace routes that are there and differ.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Its first line is the password; default: CERYX_REDIS_PASSWORD.")
+    ] = None,
+) -> None:
+    """Take over the routes of the original Ceryx from its Redis, which is only read.
+
+    It can be done again at any time: what is there already stays as it is. Ends with 1 where a route was not taken.
+    """
+    from sourcelair.cli.original import parse_address, read_password, read_routes
+    from sourcelair.cli.takeover import carry_out, plan
+
+    found = await read_routes(parse_address(address), read_password(password_file), prefix)
+    async with session.ceryx() as client:
+        existing, _ = await client.list_routes()
+        decided = plan(found, existing, overwrite=overwrite)
+        if not dry_run:
+            await carry_out(client, decided)
+    _tell_taken(session, decided, dry_run=dry_run)
+    if any(one.reason for one in decided):
+        raise typer.Exit(exits.OTHER)
+
+
+def _tell_taken(session: Session, decided: list[Taken], *, dry_run: bool) -> None:
+    from sourcelair.cli.takeover import FATES
+
+    counts = Counter(one.fate for one in decided)
+    if session.as_json:
+        routes = [
+            {"source": one.source, "fate": one.fate, "reason": one.reason} for one in decided if one.fate != "same"
+        ]
+        output.as_json({"dry_run": dry_run, "counts": {fate: counts[fate] for fate in FATES}, "routes": routes})
+        return
+    for one in decided:
+        if one.fate != "same":
+            output.line(f"{one.fate:<8} {one.source}{f': {one.reason}' if one.reason else ''}")
+    said = ", ".join(f"{counts[fate]} {fate}" for fate in FATES if counts[fate]) or "no routes found"
+    output.line(f"{'Nothing was done; it would be: ' if dry_run else ''}{said}.")
