@@ -10,6 +10,10 @@ import pytest
 from tests.redis import RedisServer, running_redis
 from tests.system.lair import Lair
 
+from sourcelair.cli.original import Found
+from sourcelair.cli.takeover import carry_out, plan
+from sourcelair.client.ceryx import CeryxClient, Route, RouteWrite
+
 pytestmark = pytest.mark.system
 
 
@@ -131,6 +135,27 @@ def test_what_can_be_no_route_is_named_and_the_rest_is_taken(lair: Lair, redis: 
         "bytes.example.com": "it has bytes that are no UTF-8.",
     }
     assert set(routes(lair)) == {"good.example.com"}
+
+
+@pytest.mark.anyio
+async def test_what_somebody_changed_meanwhile_is_left(lair: Lair) -> None:
+    """The rest of its batch is written; and a route that became a server's is left too."""
+    theirs = [Found(host, Route(source=host, target="http://10.0.0.1:80")) for host in ("a.org", "b.org", "c.org")]
+    service = (lair.data_dir / "service.token").read_text().strip()
+    async with CeryxClient(lair.api, service) as client:
+        decided = plan(theirs, [], overwrite=False)
+        ours = Route(source="a.org", target="http://10.0.0.2:80")
+        await client.batch([RouteWrite(source="a.org", route=ours)])
+        await client.batch([RouteWrite(source="b.org", route=Route(source="b.org"))], managed_by="somebody")
+        await carry_out(client, decided)
+        assert [one.fate for one in decided] == ["left", "left", "created"]
+        assert "meanwhile" in (decided[0].reason or "")
+        assert {name: route["target"] for name, route in routes(lair).items()} == {
+            "a.org": "http://10.0.0.2:80",
+            "b.org": None,
+            "c.org": "http://10.0.0.1:80",
+        }
+        await client.batch([RouteWrite(source="b.org")], managed_by="somebody")
 
 
 def test_thousands_of_routes(lair: Lair, redis: RedisServer) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import replace
 from typing import cast
 
 from sourcelair.errors import HistoryCompacted
@@ -112,10 +111,14 @@ class Continued:
         return None if expect is None else self._own(expect)
 
     def _entry(self, entry: Entry) -> Entry:
-        return replace(
-            entry,
-            create_revision=entry.create_revision + self._ahead,
-            mod_revision=entry.mod_revision + self._ahead,
+        # Not `replace`: that takes five times as long, and there may be a hundred thousand of them.
+        return Entry(
+            entry.key,
+            entry.value,
+            entry.create_revision + self._ahead,
+            entry.mod_revision + self._ahead,
+            entry.version,
+            entry.lease,
         )
 
     def _shown(self, entry: Entry | None) -> Entry | None:

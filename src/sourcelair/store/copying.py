@@ -11,26 +11,25 @@ one that is not whole, and nothing that is no older state of the same is ever ov
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from sourcelair.errors import Conflict, HistoryCompacted, InvalidInput, LairError, NotFound
 from sourcelair.store.base import Delete, Entry, Operation, Put, Readable, Store
+from sourcelair.store.comparing import Content, digest, is_empty, pairs
 from sourcelair.store.marks import KEY, CopyState, Mark, encode, mark_of
 from sourcelair.store.places import Place
-
-PAGE = 500
-"""Keys that are read at once."""
 
 MOST_OPERATIONS, MOST_BYTES = 1000, 512 << 10
 """Keys, and bytes of their values, that are written at once: well below what etcd takes in one request."""
 
-PAUSE, REST = 0.2, 10
-"""Seconds between two rounds at least; and how many times longer than a round lasted it rests: it costs the system
-that goes on a tenth of what a round does, at most."""
+PAUSE = 0.2
+"""Seconds between looks whether the system has ended, and between two rounds at least."""
+
+REST = 10
+"""How many times longer than a round lasted the next one waits, so that the system hardly notices."""
 
 ATTEMPTS = 5
 """How often a round is begun anew where the system's store forgot the history that it was reading."""
@@ -76,7 +75,7 @@ async def copy(
         copies = {name: _Copy(source, sources[name], targets[name]) for name in names}
         for one in copies.values():
             await one.begin()
-        if not any([await _has_keys(store) for store in sources.values()]):
+        if not any([not await is_empty(store) for store in sources.values()]):
             raise NotFound(f"{source} has no stores of SourceLair.")
         for name, one in copies.items():
             if not await one.may_replace(target):
@@ -93,7 +92,7 @@ async def copy(
 async def _in_rounds(
     source: Place, names: Sequence[str], copies: dict[str, _Copy], *, follow: bool, say: Callable[[str], None]
 ) -> bool:
-    said = False
+    due = 0.0
     while True:
         async with source.resting(names) as prove:
             if prove is not None or not follow:
@@ -105,13 +104,13 @@ async def _in_rounds(
                 for one in copies.values():
                     await one.mark("behind" if prove is None else "whole")
                 return prove is not None
-        started = time.monotonic()
-        for one in copies.values():
-            await one.bring()
-        if not said:
-            say(f"Following the system on {source}: stop it (SIGTERM) whenever it suits, and this ends with it")
-            said = True
-        await asyncio.sleep(max(PAUSE, REST * (time.monotonic() - started)))
+        if (started := time.monotonic()) >= due:
+            for one in copies.values():
+                await one.bring()
+            if not due:
+                say(f"Following the system on {source}: stop it (SIGTERM) whenever it suits, and this ends with it")
+            due = time.monotonic() + REST * (time.monotonic() - started)
+        await asyncio.sleep(PAUSE)
 
 
 class _Copy:
@@ -144,7 +143,7 @@ class _Copy:
         That is an earlier copy of it, unfinished or unchanged; or what the source itself was once copied from, if
         nothing was written there since.
         """
-        if not await _has_keys(self._target):
+        if await is_empty(self._target):
             return True
         known = await mark_of(self._target)
         if known is not None and known.source == str(self._place) and known.state == "copying":
@@ -175,43 +174,35 @@ class _Copy:
         if revision == self._brought:
             return revision
         most = min(self._target.most_operations or MOST_OPERATIONS, MOST_OPERATIONS)
-        operations, size = list[Operation](), 0
-        async with aclosing(_pairs(self._source, self._target, revision)) as pairs:
-            async for wanted, found in pairs:
-                if (operation := _to_make_equal(wanted, found)) is None:
-                    continue
-                bytes_of_it = len(wanted.value) if wanted is not None else 0
-                if len(operations) >= most or (operations and size + bytes_of_it > MOST_BYTES):
-                    await self._write(operations)
-                    operations, size = [], 0
-                operations.append(operation)
-                size += bytes_of_it
-        await self._write(operations)
+        async with aclosing(pairs(self._source, self._target, revision)) as compared:
+            async for some in compared:
+                for batch in _batches([one for pair in some if (one := _to_make_equal(*pair)) is not None], most):
+                    await self._write(batch)
         self._brought = revision
         return revision
 
     async def _write(self, operations: Sequence[Operation]) -> None:
-        if operations:
-            await self._target.transact([], operations)
-            removed = sum(isinstance(one, Delete) for one in operations)
-            self.copied.removed += removed
-            self.copied.written += len(operations) - removed
+        await self._target.transact([], operations)
+        removed = sum(isinstance(one, Delete) for one in operations)
+        self.copied.removed += removed
+        self.copied.written += len(operations) - removed
 
     async def _finish(self) -> None:
         revision = await self._bring()
-        keys, content, lowest = 0, hashlib.sha256(), await self._target.revision() + 1
-        async with aclosing(_pairs(self._source, self._target, revision)) as pairs:
-            async for wanted, found in pairs:
-                if (operation := _to_make_equal(wanted, found)) is not None:
-                    raise LairError(f"{operation.key} differs from its copy: somebody else writes to it. Copy again.")
-                if found is not None:
-                    keys += 1
-                    lowest = min(lowest, found.mod_revision)
-                    _add(content, found)
+        keys, content, lowest = 0, Content(), await self._target.revision() + 1
+        async with aclosing(pairs(self._source, self._target, revision)) as compared:
+            async for some in compared:
+                for wanted, found in some:
+                    if (operation := _to_make_equal(wanted, found)) is not None:
+                        raise LairError(f"{operation.key} differs from its copy: who else writes to it? Copy again.")
+                    if found is not None:
+                        keys += 1
+                        lowest = min(lowest, found.mod_revision)
+                        content.add(found)
         shown = revision + (self._of.ahead if self._of is not None else 0)
         self.copied.keys, self.copied.revision = keys, shown
         # Each key's revision in the copy is to be a newer one than any that the source ever had.
-        self._mark = Mark(str(self._place), "copying", max(0, shown - lowest + 1), content.hexdigest())
+        self._mark = Mark(str(self._place), "copying", max(0, shown - lowest + 1), content.digest())
 
 
 def _to_make_equal(wanted: Entry | None, found: Entry | None) -> Operation | None:
@@ -219,6 +210,20 @@ def _to_make_equal(wanted: Entry | None, found: Entry | None) -> Operation | Non
     if wanted is None:
         return None if found is None else Delete(found.key)
     return None if found is not None and found.value == wanted.value else Put(wanted.key, wanted.value)
+
+
+def _batches(operations: Sequence[Operation], most: int) -> Iterator[list[Operation]]:
+    """Give operations in as few transactions as every kind of store takes."""
+    batch, size = list[Operation](), 0
+    for one in operations:
+        bytes_of_it = len(one.value) if isinstance(one, Put) else 0
+        if len(batch) >= most or (batch and size + bytes_of_it > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += bytes_of_it
+    if batch:
+        yield batch
 
 
 async def _again(step: Callable[[], Awaitable[object]]) -> None:
@@ -231,51 +236,3 @@ async def _again(step: Callable[[], Awaitable[object]]) -> None:
                 raise
         else:
             return
-
-
-async def digest(store: Readable) -> str:
-    """Return the SHA-256 of a store's keys and values as hexadecimal digits."""
-    content = hashlib.sha256()
-    async with aclosing(_entries(store, None)) as entries:
-        async for entry in entries:
-            _add(content, entry)
-    return content.hexdigest()
-
-
-def _add(content: hashlib._Hash, entry: Entry) -> None:
-    for part in (entry.key.encode(), entry.value):
-        content.update(len(part).to_bytes(8, "big") + part)
-
-
-async def _has_keys(store: Readable) -> bool:
-    return bool((await store.list("", limit=1)).entries)
-
-
-async def _entries(store: Readable, revision: int | None) -> AsyncGenerator[Entry, None]:
-    """Give what copies are made of, in the order of the keys' bytes, as it stood at a revision; None: as it stands."""
-    after = ""
-    while True:
-        page = await store.list("", revision=revision, start_after=after, limit=PAGE)
-        for entry in page.entries:
-            if entry.lease is None and entry.key != KEY:
-                yield entry
-        if not page.more:
-            return
-        after = page.entries[-1].key
-
-
-async def _pairs(
-    source: Readable, target: Readable, revision: int
-) -> AsyncGenerator[tuple[Entry | None, Entry | None], None]:
-    """Give what each key is on both sides, None where it is not there; the target may be written to meanwhile."""
-    async with aclosing(_entries(source, revision)) as ours, aclosing(_entries(target, None)) as theirs:
-        left, right = await anext(ours, None), await anext(theirs, None)
-        while left is not None or right is not None:
-            least = min(one.key.encode() for one in (left, right) if one is not None)
-            wanted = left if left is not None and left.key.encode() == least else None
-            found = right if right is not None and right.key.encode() == least else None
-            yield wanted, found
-            if wanted is not None:
-                left = await anext(ours, None)
-            if found is not None:
-                right = await anext(theirs, None)

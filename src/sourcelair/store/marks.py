@@ -28,7 +28,7 @@ class Mark:
         state: `copying` until all of it is there; `behind` where a system went on writing to the source; `whole` where
             nobody could.
         ahead: what is added to the copy's revisions, see `Continued`.
-        digest: of the content, see `copying.digest`.
+        digest: of the content, see `comparing.digest`.
     """
 
     source: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from sourcelair.store.base import Compare, CompareFailed, Put, Store
 from sourcelair.store.copying import Outcome, copy
 from sourcelair.store.marks import continued
 from sourcelair.store.places import Place, place_of
+from sourcelair.store.sqlite.files import open_database
+from sourcelair.store.sqlite.view import SqliteView
 
 pytestmark = pytest.mark.anyio
 
@@ -182,6 +186,17 @@ async def test_a_copy_of_a_running_system(new_place: NewPlace, one: str, other: 
     assert (await content(target))["ceryx"]["/routes/late"] == b"late"
 
 
+async def test_a_copy_of_a_running_system_is_a_backup(new_place: NewPlace) -> None:
+    """Copied on, to where nothing is, it is whole."""
+    source, backup, restored = new_place("sqlite"), new_place("sqlite"), new_place("etcd")
+    await fill(source, 100)
+    async with system(source):
+        await copied(source, backup)
+    before = await content(source)
+    assert (await copied(backup, restored)).whole
+    assert await content(restored) == before
+
+
 @pytest.mark.parametrize(("one", "other"), WAYS)
 async def test_following_a_system_until_it_ends(new_place: NewPlace, one: str, other: str) -> None:
     """It writes all the while; its last write is in the copy, and nothing that it deleted."""
@@ -222,6 +237,21 @@ async def test_what_somebody_is_there_for_is_not_copied(new_place: NewPlace) -> 
         await stores["ceryx"].put("/alive", b"", lease=await stores["ceryx"].grant_lease(60))
     await copied(source, target)
     assert set((await content(target))["ceryx"]) == {"/routes/1"}
+
+
+def test_files_of_others_are_no_stores(tmp_path: Path) -> None:
+    """Another program's database, and one of another version of ours."""
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(LairError, match="no store of SourceLair"):
+        SqliteView(tmp_path / "theirs.db")
+    with closing(open_database(tmp_path / "ours.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(LairError, match="schema 99"):
+        SqliteView(tmp_path / "ours.db")
+    (tmp_path / "text.db").write_text("no database at all, though it is long enough to be taken for one" * 10)
+    with pytest.raises(LairError, match="damaged"):
+        SqliteView(tmp_path / "text.db")
 
 
 async def test_bad_places(new_place: NewPlace) -> None:
