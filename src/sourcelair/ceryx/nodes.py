@@ -165,7 +165,14 @@ class Nodes:
             _log.info("node_registered", node=name, revision=revision)
         check_home(name, node.home, home)
         self._hear(node)
+        await self._forget_names_of(node)
         return node
+
+    async def _forget_names_of(self, node: NodeState) -> None:
+        """Forget the names that a node had before: who has its home speaks for its NGINX, and nobody else will."""
+        for other in [one for one in self._nodes.values() if one is not node and one.home and one.home == node.home]:
+            await self._forget(other.name)
+            _log.info("node_renamed", node=node.name, was=other.name)
 
     async def remove(self, name: str) -> None:
         """Forget a node that is dead; nobody waits for its word any more, and its next report is refused.
@@ -180,10 +187,13 @@ class Nodes:
             raise Conflict(
                 f"The node {name} is live: stop it first, and remove it once it is silent ({self._lease:g} seconds)."
             )
+        await self._forget(name)
+        _log.info("node_removed", node=name)
+
+    async def _forget(self, name: str) -> None:
         await self._store.delete(node_key(name))
         self._nodes.pop(name, None)
         metrics.forget_node(name)
-        _log.info("node_removed", node=name)
         self._changed()
 
     def report(self, name: str, report: NodeReport) -> None:
