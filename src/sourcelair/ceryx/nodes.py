@@ -155,24 +155,26 @@ class Nodes:
         """
         node = self._nodes.get(name)
         if node is None:
-            record = json.dumps({"schema": SCHEMA, "home": home}).encode()
-            try:
-                revision = await self._store.put(node_key(name), record, expect=0)
-            except CompareFailed as known:
-                entry = await self._store.get(node_key(name))
-                revision = entry.create_revision if entry else known.mod_revision
-            node = self._nodes.get(name) or self._add(name, revision, home)
-            _log.info("node_registered", node=name, revision=revision)
+            # Who asked may be cancelled meanwhile; what is stored and what is known here must not part.
+            node = await asyncio.shield(asyncio.ensure_future(self._make(name, home)))
         check_home(name, node.home, home)
         self._hear(node)
-        await self._forget_names_of(node)
         return node
 
-    async def _forget_names_of(self, node: NodeState) -> None:
-        """Forget the names that a node had before: who has its home speaks for its NGINX, and nobody else will."""
+    async def _make(self, name: str, home: str | None) -> NodeState:
+        record = json.dumps({"schema": SCHEMA, "home": home}).encode()
+        try:
+            revision = await self._store.put(node_key(name), record, expect=0)
+        except CompareFailed as known:
+            entry = await self._store.get(node_key(name))
+            revision = entry.create_revision if entry else known.mod_revision
+        node = self._nodes.get(name) or self._add(name, revision, home)
+        _log.info("node_registered", node=name, revision=revision)
+        # What it was called before: who has that home speaks for its NGINX now, and nobody else ever will.
         for other in [one for one in self._nodes.values() if one is not node and one.home and one.home == node.home]:
             await self._forget(other.name)
-            _log.info("node_renamed", node=node.name, was=other.name)
+            _log.info("node_renamed", node=name, was=other.name)
+        return node
 
     async def remove(self, name: str) -> None:
         """Forget a node that is dead; nobody waits for its word any more, and its next report is refused.
