@@ -9,9 +9,6 @@ from collections.abc import AsyncGenerator, Iterator
 from sourcelair.store.base import Entry, Readable
 from sourcelair.store.marks import KEY
 
-PAGE = 1000
-"""Keys that are read at once."""
-
 Pair = tuple[Entry | None, Entry | None]
 """What a key is on both sides; None where it is not there."""
 
@@ -84,7 +81,8 @@ class _Side:
     async def fill(self) -> None:
         """Read on where nothing is left of the last page."""
         while self.more and not self.entries:
-            page = await self._store.list("", revision=self._revision, start_after=self._after, limit=PAGE)
+            most = self._store.page_size
+            page = await self._store.list("", revision=self._revision, start_after=self._after, limit=most)
             self.entries.extend(entry for entry in page.entries if entry.lease is None and entry.key != KEY)
             self.more = page.more
             if page.entries:

@@ -38,6 +38,11 @@ class Continued:
         """See `Store.most_operations`."""
         return self._store.most_operations
 
+    @property
+    def page_size(self) -> int:
+        """See `Store.page_size`."""
+        return self._store.page_size
+
     async def revision(self) -> int:
         """See `Store.revision`."""
         return await self._store.revision() + self._ahead

@@ -38,6 +38,11 @@ class SqliteView:
         except sqlite3.Error as error:
             raise store_error(path, error) from error
 
+    @property
+    def page_size(self) -> int:
+        """See `Store.page_size`: short reads let the writer empty its log."""
+        return 500
+
     async def revision(self) -> int:
         """See `Store.revision`."""
         return await self._reader.revision()
