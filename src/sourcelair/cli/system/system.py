@@ -125,7 +125,7 @@ class System:
     def _is_elsewhere(self, name: str) -> bool:
         """Whether another process acts for a service."""
         location = self._locations.get(name)
-        return name not in self._serves and location is not None and location.url is not None
+        return location is not None and location.url not in {None, self.api_url}
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Run until `stop` is called.
