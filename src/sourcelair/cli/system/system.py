@@ -174,7 +174,7 @@ class System:
                     turn = tasks.create_task(self._await_turn(stores, acting), name="turn")
                     await self._until(turn, timeout=AT_ONCE if stores.seats else None)
                     if self._node is not None and not self._stopping.is_set():
-                        background += await self._node.start(tasks, stores, clients, self.api_url, say=self.say)
+                        background += self._node.start(tasks, stores, clients, self.api_url, say=self.say)
                         self._place_waker()
                         if not turn.done() or "servers" not in self.role.services:
                             self._node.may_follow.set()
