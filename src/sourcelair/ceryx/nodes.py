@@ -168,6 +168,7 @@ class Nodes:
         except CompareFailed as known:
             entry = await self._store.get(node_key(name))
             revision = entry.create_revision if entry else known.mod_revision
+            home = record_of(entry).get("home") if entry else home
         node = self._nodes.get(name) or self._add(name, revision, home)
         _log.info("node_registered", node=name, revision=revision)
         # What it was called before: who has that home speaks for its NGINX now, and nobody else ever will.
