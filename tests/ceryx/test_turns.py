@@ -10,7 +10,7 @@ import pytest
 from tests.ceryx.agents import live
 from tests.ceryx.conftest import Ceryx
 
-from sourcelair.ceryx.http import _encode
+from sourcelair.ceryx.http_lists import _encode
 from sourcelair.ceryx.models import encode_route, route_key
 from sourcelair.ceryx.routes import clean_writes
 from sourcelair.client.arrays import decode_array

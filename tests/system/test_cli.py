@@ -90,6 +90,8 @@ def test_everything_speaks_json(lair: Lair, blog: Path) -> None:
     stopped = lair.cli_json("stop", NAME)
     assert stopped["stopped_instance"] and not stopped["woken_again"]
     assert lair.cli_json("routes", "list")["routes"][0]["source"] == "blog--demo.localhost"
+    assert len(lair.cli_json("routes", "list", "--prefix", "blog-")["routes"]) == 1
+    assert lair.cli_json("routes", "list", "--prefix", "other")["routes"] == []
     assert lair.cli_json("nodes", "list")[0]["state"] == "live"
     assert lair.cli_json("token", "list")
     assert {finding["status"] for finding in lair.cli_json("doctor")} <= {"ok", "note", "warn"}

@@ -18,10 +18,16 @@ Source = Annotated[str, typer.Argument(metavar="HOST", help="Public host, or $wi
 
 @routes.command("list")
 @command
-async def list_(session: Session) -> None:
+async def list_(
+    session: Session,
+    *,
+    prefix: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only hosts that begin so.", show_default="all hosts")
+    ] = "",
+) -> None:
     """List all routes."""
     async with session.ceryx() as client:
-        found, revision = await client.list_routes()
+        found, revision = await client.list_routes(prefix=prefix)
     if session.as_json:
         output.as_json({"revision": revision, "routes": [route.model_dump() for route in found]})
         return

@@ -6,16 +6,26 @@ answer where they are null.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import to_json
 
 from sourcelair.client.arrays import decode_array
 from sourcelair.client.http import ApiClient, segment
 from sourcelair.client.policy import QuietRules, Seconds
+from sourcelair.errors import HistoryCompacted
 from sourcelair.pacing import in_steps
+
+LISTED_AT_ONCE = 5000
+"""Routes that are asked for at once where all are wanted: some 1.5 MB."""
+
+LIST_ATTEMPTS = 3
+"""How often a list is begun whose revision is forgotten before its last page."""
 
 
 class RouteSettings(BaseModel):
@@ -281,13 +291,41 @@ class CeryxClient(ApiClient):
         """Delete one route; one that is absent is no error."""
         await self.request("DELETE", f"/api/routes/{segment(source)}/", wait=5)
 
-    async def list_routes(self, managed_by: str | None = None) -> tuple[list[StoredRoute], int]:
-        """Return all routes, or those of one manager, and the revision at which they were read."""
-        params = {"revisions": "true"} | ({"managed_by": managed_by} if managed_by is not None else {})
-        answer = await self.request("GET", "/api/routes/", params=params, wait=60)
-        # In steps: tens of thousands at once would stall everything else in this process.
-        routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
-        return routes, int(answer.headers["Lair-Revision"])
+    async def list_routes(self, managed_by: str | None = None, *, prefix: str = "") -> tuple[list[StoredRoute], int]:
+        """Return all routes, or those of one manager or with a prefix, and the revision at which all were read.
+
+        Raises:
+            HistoryCompacted: that revision was forgotten before all was read, again and again.
+        """
+        for _ in range(LIST_ATTEMPTS - 1):
+            with contextlib.suppress(HistoryCompacted):
+                return await self._list_once(managed_by, prefix)
+        return await self._list_once(managed_by, prefix)
+
+    async def _list_once(self, managed_by: str | None, prefix: str) -> tuple[list[StoredRoute], int]:
+        pages = [page async for page in self.route_pages(managed_by, prefix=prefix)]
+        return [route for routes, _ in pages for route in routes], pages[0][1]
+
+    async def route_pages(
+        self, managed_by: str | None = None, *, prefix: str = "", limit: int = LISTED_AT_ONCE
+    ) -> AsyncIterator[tuple[list[StoredRoute], int]]:
+        """Give routes in the order of their sources, in pages with the revision at which all of them are read.
+
+        Args:
+            managed_by: only those of this manager.
+            prefix: only those whose source begins so.
+            limit: routes of one page, 10,000 at most.
+
+        Raises:
+            HistoryCompacted: that revision is no longer kept: begin again.
+        """
+        params: dict[str, Any] = {"revisions": "true", "limit": limit, "managed_by": managed_by, "prefix": prefix}
+        while params:
+            answer = await self.request("GET", "/api/routes/", params=params, wait=60)
+            # In steps: thousands at once would stall everything else in this process.
+            routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
+            yield routes, int(answer.headers["Lair-Revision"])
+            params = dict(httpx.QueryParams(urlsplit(answer.links.get("next", {}).get("url", "")).query))
 
     async def batch(self, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
         """Do all writes or none, at one revision; answered when all live nodes serve it.
