@@ -145,9 +145,9 @@ async def test_streams_of_a_node_that_sees_no_bytes_count_as_activity(
 async def test_idle_streams_and_held_requests_are_told(
     api: Ceryx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An idle stream's beginning is a visit, its being open is none; what is held shows at the node and as a metric."""
+    """An idle stream's beginning is a visit, its being open is none; held and connected are told."""
     monkeypatch.setattr(reports, "HEARTBEAT", 0.02)
-    client, engine = api.client(), MemoryEngine(held=7)
+    client, engine = api.client(), MemoryEngine(held=7, connections=12)
     await client.put_route(live("a", instance="i1"))
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
@@ -165,15 +165,17 @@ async def test_idle_streams_and_held_requests_are_told(
         assert [(node.in_flight, node.idle_streams) for node in found_withdrawal.nodes] == [(2, 2)]
         assert counts.get("i1").last_active == last
         await eventually(lambda: api.service.nodes.get("n1").held == 7)
-        assert [node.held for node in await client.nodes()] == [7]
+        assert [(node.held, node.connections) for node in await client.nodes()] == [(7, 12)]
         assert b'lair_held_requests{node="n1"} 7.0' in generate_latest(METRICS)
+        assert b'lair_connections{node="n1"} 12.0' in generate_latest(METRICS)
         engine.held = 0
         await eventually(lambda: api.service.nodes.get("n1").held == 0)
 
     def is_silent() -> bool:
         api.clock.now += 11  # again and again: its last report may still have been on its way
         api.service.nodes.expire()
-        return b"lair_held_requests{" not in generate_latest(METRICS)
+        shown = generate_latest(METRICS)
+        return b"lair_held_requests{" not in shown and b"lair_connections{" not in shown
 
     await eventually(is_silent)
-    assert [node.held for node in await client.nodes()] == [None]
+    assert [(node.held, node.connections) for node in await client.nodes()] == [(None, None)]

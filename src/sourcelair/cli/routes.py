@@ -92,8 +92,18 @@ async def list_nodes(session: Session) -> None:
     if session.as_json:
         output.as_json([node.model_dump() for node in found])
         return
-    rows = [(node.node, node.state, str(node.routes or 0), str(node.lag or 0)) for node in found]
-    output.table(("NODE", "STATE", "ROUTES", "REVISIONS BEHIND"), rows)
+    rows = [
+        (
+            node.node,
+            node.state,
+            str(node.routes or 0),
+            "" if node.connections is None else str(node.connections),
+            "" if node.held is None else str(node.held),
+            str(node.lag or 0),
+        )
+        for node in found
+    ]
+    output.table(("NODE", "STATE", "ROUTES", "CONNECTIONS", "HELD", "REVISIONS BEHIND"), rows)
 
 
 @nodes.command("rm")

@@ -149,7 +149,7 @@ class NodeReport(BaseModel):
 
     `counts` holds the instances whose counts changed since the last report of this session. `applied` says that NGINX
     holds every change up to that revision, but for those that are `refused`; `capacity` is the number of routes that
-    fit for certain, `held` the requests that wait at its gate right now.
+    fit for certain, `held` the requests that wait at its gate right now, `connections` those that clients have open.
     """
 
     session: int
@@ -161,10 +161,14 @@ class NodeReport(BaseModel):
     counts: list[InstanceCounts] = []
     refused: list[Refusal] = []
     held: int = 0
+    connections: int | None = None
 
 
 class Node(BaseModel):
-    """A registered proxy node. `silent` ones said nothing for the time of the lease, and may still be serving."""
+    """A registered proxy node. `silent` ones said nothing for the time of the lease, and may still be serving.
+
+    `held` requests wait at its gate; `connections` are open between it and clients, idle ones too. Null: not known.
+    """
 
     node: str
     state: Literal["live", "silent"]
@@ -175,6 +179,7 @@ class Node(BaseModel):
     capacity: int | None = None
     lag: int | None = None
     held: int | None = None
+    connections: int | None = None
 
 
 class Ask(BaseModel):
