@@ -25,7 +25,7 @@ from sourcelair.telemetry import METRICS
 pytestmark = pytest.mark.anyio
 
 ORIGINAL = {"enforce_https": False, "mode": "proxy", "certificate_path": None, "key_path": None}
-OWN = {"patience": 2.0, "wake_timeout": 30.0, "streams": "flow"}
+OWN = {"patience": 2.0, "wake_timeout": 30.0, "streams": "flow", "buffering": "response"}
 
 
 async def test_own_settings_are_shown_where_they_are_said(ceryx: Ceryx) -> None:
@@ -91,6 +91,9 @@ def test_what_is_compiled() -> None:
     assert compile_settings(RouteSettings(streams="flow"), flows=False) is None
     assert compile_settings(RouteSettings(streams="flow"), flows=True) == "||flow"
     assert compile_settings(RouteSettings(patience=0, wake_timeout=1.5), flows=True) == "0.0|1.5|"
+    assert compile_settings(RouteSettings(buffering="none"), flows=True) == "|||none"
+    both = RouteSettings(streams="never", buffering="request", quiet=[QuietRule(method="HEAD")])
+    assert compile_settings(both, flows=True) == "||never|request|,,HEAD,,,,"
     rule = QuietRule(agent="A|b,\t\nÉ", header="X-Probe", value="a,b", wakes=True)
     assert compile_settings(RouteSettings(quiet=[rule]), flows=True) == "|||1,,,a%7Cb%2C%09%0A%C3%89,,x_probe,a%2Cb"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -14,6 +15,14 @@ from sourcelair.errors import LairError
 routes = typer.Typer(no_args_is_help=True, help="The proxy's routes: public host -> target.")
 
 Source = Annotated[str, typer.Argument(metavar="HOST", help="Public host, or $wildcard.", show_default=False)]
+
+
+class Buffering(StrEnum):
+    """What the proxy takes in before it passes it on."""
+
+    none = "none"
+    request = "request"
+    response = "response"
 
 
 @routes.command("list")
@@ -53,11 +62,19 @@ async def set_(
     waker: Annotated[str | None, typer.Option(help="Base URL of the waker that is asked without a target.")] = None,
     redirect: Annotated[bool, typer.Option("--redirect", help="Redirect there instead of proxying.")] = False,
     enforce_https: Annotated[bool, typer.Option("--enforce-https", help="Redirect http to https.")] = False,
+    buffering: Annotated[
+        Buffering | None,
+        typer.Option(help="What is taken in before it is passed on.", show_default="bodies of known length"),
+    ] = None,
 ) -> None:
     """Create a route, or overwrite it. It is served when this ends."""
     from sourcelair.client.ceryx import Route, RouteSettings
 
-    settings = RouteSettings(mode="redirect" if redirect else "proxy", enforce_https=enforce_https)
+    settings = RouteSettings(
+        mode="redirect" if redirect else "proxy",
+        enforce_https=enforce_https,
+        buffering=buffering.value if buffering else None,
+    )
     async with session.ceryx() as client:
         revision = await client.put_route(Route(source=source, target=target, settings=settings, waker=waker))
         route = await client.get_route(source)

@@ -33,6 +33,9 @@ class RouteSettings(BaseModel):
 
     `patience` and `wake_timeout` (seconds) are this route's own, `quiet` what neither wakes nor counts as activity,
     `streams` whether open WebSockets and event streams count as activity (null: always).
+
+    `buffering` is what the proxy takes in before it passes it on: `none` nothing, `request` every body, `response`
+    answers too; null only bodies that say how long they are.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,6 +48,7 @@ class RouteSettings(BaseModel):
     wake_timeout: Annotated[Seconds, Field(gt=0, le=3600)] | None = None
     quiet: QuietRules | None = None
     streams: Literal["always", "never", "flow"] | None = None
+    buffering: Literal["none", "request", "response"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_nulls_of_ours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
