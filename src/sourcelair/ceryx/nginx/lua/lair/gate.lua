@@ -209,7 +209,7 @@ local function hold(record)
     if not entry then
         answers.preflight("starting")
     end
-    local crowd = crowds.join(record, record.stage == "gate" and ways.body_bytes() or 0)
+    local crowd = crowds.join(record, record.stage == "gate" and tonumber(var.content_length) or 0)
     if not crowd then
         return answers.give("over-capacity")
     end

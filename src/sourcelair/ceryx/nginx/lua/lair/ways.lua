@@ -68,20 +68,4 @@ function _M.once_more(record)
     return "@buffered"
 end
 
--- Returns the bytes of the current request's body, which was read.
-function _M.body_bytes()
-    local length = tonumber(var.content_length)
-    if length or not var.http_transfer_encoding then
-        return length or 0
-    end
-    local data, path = ngx.req.get_body_data(), ngx.req.get_body_file()
-    local file = not data and path and io.open(path, "rb")
-    if not file then
-        return data and #data or 0
-    end
-    length = file:seek("end")
-    file:close()
-    return length
-end
-
 return _M
