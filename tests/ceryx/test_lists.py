@@ -198,6 +198,9 @@ async def test_the_client_reads_in_pages(ceryx: Ceryx, monkeypatch: pytest.Monke
     assert {revision for _, revision in pages} == {await ceryx.service.revision()}
     assert all(route.revision <= pages[0][1] for routes, _ in pages for route in routes)
 
+    async with CeryxClient("http://ceryx.test", "service", within=ceryx.app) as within:
+        assert [page async for page in within.route_pages(prefix="a", limit=2)] == pages, "without a connection, too"
+
     monkeypatch.setattr(CeryxClient.route_pages, "__kwdefaults__", {"prefix": "", "limit": 2})
     routes, revision = await client.list_routes(prefix="b")
     assert ([route.source for route in routes], revision) == (["b1", "b2"], pages[0][1])
