@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from tests.ports import claimed_stretch
+from tests.wires import State, Wire
 
 from sourcelair.store.etcd import EtcdStore, parse_address
 
@@ -47,6 +49,8 @@ class Member:
     peer: int
     options: list[str]
     process: subprocess.Popen[bytes] | None = None
+    wire: Wire | None = None
+    """By which the others reach it, where it can be cut off from them."""
 
     @property
     def endpoint(self) -> str:
@@ -61,6 +65,12 @@ class Member:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def connects_from(self, port: int) -> bool:
+        """Return whether a connection from a port of this machine is this member's."""
+        assert self.process is not None
+        found = psutil.Process(self.process.pid).net_connections("tcp")
+        return any(one.laddr.port == port and one.raddr for one in found)
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -85,6 +95,29 @@ class EtcdCluster:
         for member in self.members:
             wait_for(member.endpoint)
 
+    def cut_off(self, member: Member) -> None:
+        """Let nothing through between a member and the others. Its clients still reach it."""
+        for other in self.members:
+            assert other.wire is not None
+            if other is member:
+                other.wire.set(State.SILENT)
+            else:
+                other.wire.set(State.WHOLE, member.connects_from)
+
+    def mend(self) -> None:
+        """Let everything through again."""
+        for member in self.members:
+            assert member.wire is not None
+            member.wire.set(State.WHOLE)
+
+
+def control(running: EtcdCluster, *arguments: str) -> str:
+    """Run etcdctl."""
+    command = [binary("etcdctl"), f"--endpoints={running.endpoints}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={"ETCDCTL_API": "3"}, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
 
 def wait_for(endpoint: str) -> None:
     """Wait until a member answers a linearizable read: it has a leader then."""
@@ -92,7 +125,8 @@ def wait_for(endpoint: str) -> None:
     while True:
         with grpc.insecure_channel(endpoint) as channel:
             try:
-                channel.unary_unary("/etcdserverpb.KV/Range")(b"\x0a\x01a", timeout=1)
+                ask = channel.unary_unary("/etcdserverpb.KV/Range", bytes, bytes)
+                ask(b"\x0a\x01a", timeout=1)
             except grpc.RpcError as error:
                 if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     return  # it wants to know who asks
@@ -104,17 +138,20 @@ def wait_for(endpoint: str) -> None:
 
 
 @contextlib.contextmanager
-def running_etcd(directory: Path, members: int = 1, *options: str) -> Iterator[EtcdCluster]:
+def running_etcd(directory: Path, members: int = 1, *options: str, wired: bool = False) -> Iterator[EtcdCluster]:
     """Run a cluster, and end it.
 
     Args:
         directory: empty; for its data and its logs.
         members: how many.
         options: further ones of each member.
+        wired: members reach each other by wires, so that each of them can be cut off.
     """
     cluster = EtcdCluster()
-    with claimed_stretch(2 * members) as ports:
-        peers = ",".join(f"m{number}=http://127.0.0.1:{ports[2 * number + 1]}" for number in range(members))
+    with claimed_stretch(2 * members) as ports, contextlib.ExitStack() as stack:
+        between = [stack.enter_context(Wire(port)) for port in ports[1::2]] if wired else None
+        reached = ports[1::2] if between is None else [wire.port for wire in between]
+        peers = ",".join(f"m{number}=http://127.0.0.1:{port}" for number, port in enumerate(reached))
         for number in range(members):
             client, peer, name = ports[2 * number], ports[2 * number + 1], f"m{number}"
             arguments = [
@@ -123,13 +160,15 @@ def running_etcd(directory: Path, members: int = 1, *options: str) -> Iterator[E
                 f"--listen-client-urls=http://127.0.0.1:{client}",
                 f"--advertise-client-urls=http://127.0.0.1:{client}",
                 f"--listen-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+                f"--initial-advertise-peer-urls=http://127.0.0.1:{reached[number]}",
                 f"--initial-cluster={peers}",
                 "--unsafe-no-fsync",
                 *QUICK,
                 *options,
             ]
-            cluster.members.append(Member(name, directory, client, peer, arguments))
+            member = Member(name, directory, client, peer, arguments)
+            member.wire = None if between is None else between[number]
+            cluster.members.append(member)
         try:
             for member in cluster.members:
                 member.start()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from bench.report import Report
 from bench.scenarios.change import Change
+from bench.scenarios.etcd import Etcd
 from bench.scenarios.hot import Hot
 from bench.scenarios.rest import Rest
 from bench.scenarios.restart import Restart
@@ -37,4 +38,5 @@ SCENARIOS: dict[str, Scenario] = {
     "wake": Wake(),
     "rest": Rest(),
     "restart": Restart(),
+    "etcd": Etcd(),
 }

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -147,7 +148,11 @@ class Settings(BaseSettings):
         "info", description="debug, info, warning or error."
     )
 
-    node: str = Field("local", pattern=_NODE, description="Name of this proxy node.")
+    node: str = Field(
+        "local",
+        pattern=_NODE,
+        description="Name of this proxy node; with a store in etcd this machine's name unless you say another.",
+    )
     nginx_workers: int = Field(2, ge=1, le=256, description="NGINX worker processes.")
     nginx_program: str | None = Field(None, description="Path of the nginx program, where it is not on PATH.")
     trusted_proxies: Networks = Field([], description="CIDR ranges of proxies whose X-Forwarded-* headers count.")
@@ -222,6 +227,13 @@ class Settings(BaseSettings):
     pages_dir: Directory | None = Field(
         None, description="Folder of your own pages: PROJECT--OWNER.html, OWNER.html, default.html (Jinja2)."
     )
+
+    @model_validator(mode="after")
+    def _name_node(self) -> Self:
+        """Name the node after its machine where there may be others."""
+        if self.store and "node" not in self.model_fields_set and re.match(_NODE, name := socket.gethostname()):
+            self.node = name
+        return self
 
 
 NO_SETTINGS = frozenset({"LAIR_CONFIG", "LAIR_DEBUG", "LAIR_INSTANCE", "LAIR_INSTALLATION", "LAIR_URL", "LAIR_API"})

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sourcelair.ceryx.table import EngineGone, EngineState, Flow, StaleSession, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, Place, StaleSession, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 
 _generations = itertools.count(1)
@@ -26,7 +26,7 @@ class MemoryEngine:
     running: bool = True
     introduced: tuple[str, str | None, str | None] | None = None
     table: dict[str, TableEntry] = field(default_factory=dict)
-    wakers: dict[str, str] = field(default_factory=dict)
+    wakers: dict[str, Place] = field(default_factory=dict)
     counted: dict[str, InstanceCounts] = field(default_factory=dict)
     applied: list[TableEntry] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -86,9 +86,9 @@ class MemoryEngine:
         if self.after_apply:
             await self.after_apply(entries)
 
-    async def set_wakers(self, addresses: Mapping[str, str]) -> None:
+    async def set_wakers(self, places: Mapping[str, Place]) -> None:
         await self._call()
-        self.wakers |= addresses
+        self.wakers |= places
         self.changed.set()
 
     async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:

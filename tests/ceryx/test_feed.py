@@ -12,7 +12,6 @@ from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.resolve import Resolver
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
-from sourcelair.client.ceryx import Node
 from sourcelair.errors import Unreachable
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +25,7 @@ class Away:
         self.asked = 0
         self.registering = asyncio.Event()
 
-    async def register_node(self, node: str) -> Node:
+    async def register(self, node: str) -> int:
         self.asked += 1
         if not self.back:
             raise Unreachable("away")

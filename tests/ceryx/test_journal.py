@@ -314,7 +314,7 @@ async def test_the_file_of_a_removed_node_is_void(tmp_path: Path) -> None:
             registering, go = asyncio.Event(), asyncio.Event()
             register = agent.client.register_node
 
-            async def wait(node: str) -> Any:
+            async def wait(node: str, home: str | None = None) -> Any:
                 registering.set()
                 await go.wait()
                 return await register(node)

@@ -10,8 +10,8 @@ import pytest
 from sourcelair.ceryx import routes as module
 from sourcelair.ceryx.routes import Routes
 from sourcelair.client.ceryx import Route, RouteWrite
-from sourcelair.errors import Conflict, PreconditionFailed
-from sourcelair.store.base import Store
+from sourcelair.errors import Conflict, PreconditionFailed, Unavailable
+from sourcelair.store.base import Compare, Entry, Operation, Store
 from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
@@ -112,3 +112,63 @@ async def test_the_memory_is_bounded(store: Store, monkeypatch: pytest.MonkeyPat
     assert counting.reads == 0
     await write(routes, put(sources[1], 2))
     assert counting.reads == 1
+
+
+class Unclear:
+    """A store whose writes are done or not, while their answers get lost."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.lands: bool | None = None
+        self.reads_fail = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def get(self, key: str) -> Entry | None:
+        if self.reads_fail:
+            raise Unavailable("It does not answer.")
+        return await self._store.get(key)
+
+    async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
+        lands, self.lands = self.lands, None
+        if lands is None:
+            return await self._store.transact(compares, operations)
+        if lands:
+            await self._store.transact(compares, operations)
+        raise Unavailable("The answer is lost.")
+
+
+@pytest.mark.parametrize("lands", [True, False])
+async def test_a_write_whose_answer_never_came_is_counted_once_it_is_known(store: Store, lands: bool) -> None:
+    """Routes that were made, deleted and taken back: the number is that of a new start."""
+    unclear = Unclear(store)
+    routes = Routes(unclear)  # type: ignore[arg-type] # by way of __getattr__
+    await write(routes, put("old.example.com"), put("older.example.com"))
+
+    async def count() -> int:
+        await write(routes, put("old.example.com", 2))
+        again = Routes(store)
+        await again.load()
+        assert routes.count == again.count
+        return routes.count
+
+    unclear.lands = lands
+    with pytest.raises(Unavailable):
+        await write(routes, put(BLOG), put(SHOP), put("old.example.com", 3))
+    unclear.reads_fail = True
+    with pytest.raises(Unavailable):
+        await write(routes, put("new.example.com"))
+    unclear.reads_fail = False
+    assert await count() == (4 if lands else 2)
+    await write(routes, put(BLOG), put(SHOP))
+    unclear.lands = lands
+    with pytest.raises(Unavailable):
+        await write(routes, gone(BLOG), gone("nothing.example.com"))
+    assert await count() == (3 if lands else 4)
+    await write(routes, gone(BLOG))
+    revision = await write(routes, put(BLOG))
+    unclear.lands = lands
+    with pytest.raises(Unavailable):
+        await routes.take_back([BLOG], revision)
+    assert await count() == (3 if lands else 4)

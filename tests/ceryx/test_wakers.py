@@ -64,7 +64,7 @@ async def test_one_that_fails_first_is_found_without_any_other_route(api: Ceryx,
         assert engine.wakers == {}
         engine.applied.clear()
         names.known["waker.internal"] = "10.1.1.1"
-        await engine.until(lambda it: it.wakers == {WAKER: "10.1.1.1"})
+        await engine.until(lambda it: it.wakers == {WAKER: ("10.1.1.1", 7070)})
         assert engine.applied == []
 
 
@@ -95,13 +95,13 @@ async def test_one_that_moves_is_found_again(api: Ceryx, tmp_path: Path, names: 
     agent = make_agent(tmp_path, api.url, engine, lookup=names)
     agent._waker_names._interval = 0.01
     async with alive(agent):
-        await engine.until(lambda it: it.wakers == {WAKER: "10.1.1.1"})
+        await engine.until(lambda it: it.wakers == {WAKER: ("10.1.1.1", 7070)})
         del names.known["waker.internal"]
         asked = len(names.asked)
         await eventually(lambda: len(names.asked) >= asked + 3)
-        assert engine.wakers == {WAKER: "10.1.1.1"}
+        assert engine.wakers == {WAKER: ("10.1.1.1", 7070)}
         names.known["waker.internal"] = "10.1.1.9"
-        await engine.until(lambda it: it.wakers == {WAKER: "10.1.1.9"})
+        await engine.until(lambda it: it.wakers == {WAKER: ("10.1.1.9", 7070)})
 
 
 async def test_a_new_nginx_is_told_all_again(api: Ceryx, tmp_path: Path, names: Names) -> None:
@@ -110,13 +110,13 @@ async def test_a_new_nginx_is_told_all_again(api: Ceryx, tmp_path: Path, names: 
     names.known["waker.internal"] = "10.1.1.1"
     await api.client().put_route(named("a"))
     async with alive(make_agent(tmp_path, api.url, engine, lookup=names)):
-        await engine.until(lambda it: it.loaded and it.wakers == {WAKER: "10.1.1.1"})
+        await engine.until(lambda it: it.loaded and it.wakers == {WAKER: ("10.1.1.1", 7070)})
         engine.restart()
         await engine.until(lambda it: it.loaded)
-        assert engine.wakers == {WAKER: "10.1.1.1"}
+        assert engine.wakers == {WAKER: ("10.1.1.1", 7070)}
     names.known["waker.internal"] = "10.1.1.2"
     async with alive(make_agent(tmp_path, api.url, engine, lookup=names)):
-        await engine.until(lambda it: it.wakers == {WAKER: "10.1.1.2"})
+        await engine.until(lambda it: it.wakers == {WAKER: ("10.1.1.2", 7070)})
 
 
 async def test_only_wakers_in_use_are_looked_up(api: Ceryx, tmp_path: Path, names: Names) -> None:

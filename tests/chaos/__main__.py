@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
+from tests.chaos import nodes
 from tests.chaos.conftest import stalling_lair
 from tests.chaos.cycles import Kind, Outcome, run
 from tests.system.site import site_of
@@ -26,15 +27,31 @@ async def experiment(directory: Path, kind: Kind, cycles: int, workers: int) -> 
             return await run(site, directory, kind, cycles)
 
 
+def trouble_nodes(seconds: float, seed: int) -> int:
+    """Kill, pause and cut off what proxy nodes need; return 0 where all of them hold what etcd holds in the end."""
+    with tempfile.TemporaryDirectory(prefix="lair-chaos-") as directory:
+        seen = asyncio.run(nodes.run(Path(directory) / "nodes", seconds, seed))
+    print(f"nodes, seed {seed}: {seen.line()}")
+    for problem in seen.problems[:SHOWN]:
+        print(f"  {problem}")
+    return int(bool(seen.problems))
+
+
 def main() -> int:
     """Return 0 where nothing failed."""
     parser = argparse.ArgumentParser(prog="bin/chaos", description=__doc__)
     parser.add_argument("--cycles", type=int, default=100, help="of each kind (100)")
-    parser.add_argument("--kind", choices=[*get_args(Kind), "all"], default="all", help="kind of stop (all)")
+    parser.add_argument(
+        "--kind", choices=[*get_args(Kind), "all", "nodes"], default="all", help="kind of stop (all), or proxy nodes"
+    )
+    parser.add_argument("--seconds", type=float, default=600, help="of kind nodes (600)")
+    parser.add_argument("--seed", type=int, default=1, help="of kind nodes (1)")
     parser.add_argument("--workers", type=int, default=2, help="NGINX worker processes (2)")
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if given.kind == "nodes":
+        return trouble_nodes(given.seconds, given.seed)
     bad = False
     for kind in get_args(Kind) if given.kind == "all" else [given.kind]:
         began = time.monotonic()

@@ -10,9 +10,10 @@ from tests.servers.world import Life, World
 
 from sourcelair.client.policy import Policy, SleepPolicy
 from sourcelair.client.servers import StartRequest
-from sourcelair.errors import NotFound, Unavailable
+from sourcelair.errors import Conflict, NotFound, Unavailable
 from sourcelair.servers.drivers.mock import Script
-from sourcelair.servers.records import ServerRecord, decode, server_key
+from sourcelair.servers.records import HOSTS, HostRecord, ServerRecord, decode, server_key
+from sourcelair.servers.worker import Worker
 from sourcelair.store.base import Compare, Operation, Store
 
 pytestmark = pytest.mark.anyio
@@ -122,3 +123,61 @@ async def test_an_owners_policy_that_was_not_answered_can_be_said_again(
         await life.service.owners.put("ann", policy)
     await life.service.owners.put("ann", Policy(sleep=SleepPolicy(stop_after=90)))
     assert life.service.owners.get("ann").policy.sleep.stop_after == 90
+
+
+CLAIMED = "www.example.com"
+
+
+async def claimed_by(life: Life) -> str | None:
+    """Return the owner by whom the host is claimed."""
+    entry = await life.service.context.store.get(f"{HOSTS}{CLAIMED}")
+    return None if entry is None else decode(HostRecord, entry).owner
+
+
+async def test_a_host_of_a_server_of_which_nobody_knows_yet_is_not_taken(life: Life, unclear: Unclear) -> None:
+    """The creation that claimed it was not answered: nobody else gets the host, and who asked for it has it."""
+    await life.create("other", "shop")
+    unclear.lose()
+    with pytest.raises(Unavailable):
+        await life.create(hosts=[CLAIMED])
+    with pytest.raises(Conflict, match="claimed before"):
+        await life.create("other", "shop", hosts=[CLAIMED])
+    assert await claimed_by(life) == "demo"
+    assert CLAIMED not in (await life.client.get("other", "shop")).hosts
+    assert CLAIMED in (await life.create(hosts=[CLAIMED])).hosts
+
+
+@pytest.mark.parametrize("reread", [False, True])
+async def test_a_change_of_hosts_that_was_not_answered_can_be_said_again(
+    life: Life, world: World, unclear: Unclear, reread: bool
+) -> None:
+    """Given, and taken away: what is claimed, known and routed is what is stored."""
+    worker = await _made(life)
+    for hosts in ([CLAIMED], []):
+        unclear.lose()
+        with pytest.raises(Unavailable):
+            await life.create(hosts=hosts)
+        while reread and worker.doubtful:
+            await worker.change()
+        assert (await life.create(hosts=hosts)).hosts[1:] == hosts
+        assert await claimed_by(life) == ("demo" if hosts else None)
+        assert [server.project for server in await life.client.list(host=CLAIMED)] == ["blog"] * len(hosts)
+        known = {route.source for route in (await world.ceryx.list_routes())[0]}
+        assert (CLAIMED in known) == bool(hosts)
+    assert CLAIMED in (await life.create("other", "shop", hosts=[CLAIMED])).hosts
+
+
+async def test_the_opposite_of_a_change_of_hosts_that_was_not_answered(life: Life, unclear: Unclear) -> None:
+    """It had landed, and is undone: no claim is left of it."""
+    await _made(life)
+    unclear.lose()
+    with pytest.raises(Unavailable):
+        await life.create(hosts=[CLAIMED])
+    assert CLAIMED not in (await life.create(hosts=[])).hosts
+    assert await claimed_by(life) is None
+    assert CLAIMED in (await life.create("other", "shop", hosts=[CLAIMED])).hosts
+
+
+async def _made(life: Life) -> Worker:
+    await life.create()
+    return life.service.worker("demo", "blog")

@@ -51,11 +51,21 @@ class Lair:
     Args:
         directory: empty; the data directory is `directory/data`.
         env: further settings, such as `LAIR_PATIENCE="0.2"`.
+        command: what is run: all of it, or a part such as `("ceryx", "--role", "proxy")`.
+        data_dir: where another part lies, to share it.
     """
 
-    def __init__(self, directory: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        command: tuple[str, ...] = ("up",),
+        data_dir: Path | None = None,
+    ) -> None:
         self.directory = directory
-        self.data_dir = directory / "data"
+        self.command = command
+        self.data_dir = data_dir or directory / "data"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "lair.toml").touch()
         self._base, self._claim = claim_ports()
@@ -103,7 +113,7 @@ class Lair:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "up.log").open("ab") as output:
             self.up = subprocess.Popen(
-                [sys.executable, "-m", "sourcelair.cli", "up", *flags],
+                [sys.executable, "-m", "sourcelair.cli", *self.command, *flags],
                 env=self.env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -126,7 +136,9 @@ class Lair:
             time.sleep(0.02)
 
     def is_ready(self) -> bool:
-        """Whether `/readyz` answers 200."""
+        """Whether `/readyz` answers 200; a proxy node alone opens no API, and says so in words."""
+        if "proxy" in self.command:
+            return "Up in" in self.output
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.call("GET", "/readyz", token=None).status == 200
         return False

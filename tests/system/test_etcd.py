@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -79,20 +81,50 @@ async def test_visitors_of_awake_servers_do_not_notice_that_etcd_is_gone(
     assert (await app.fetch("/")).status == 200
 
 
-async def test_a_second_control_plane_waits_until_the_first_is_gone(
+async def test_a_cold_start_without_etcd_serves_what_was_known(own: Site, etcd: EtcdCluster, tmp_path: Path) -> None:
+    """NGINX has gone, etcd too: what was awake is visited all the same; and all goes on once etcd is back."""
+    app = await own.identity("etcd", "cold", tmp_path)
+    assert (await app.fetch("/")).status == 200
+    own.lair.terminate()
+    for process in own.lair.nginx():
+        process.kill()
+    for member in etcd.members:
+        member.kill()
+    own.lair.start(wait=False)
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                if (await app.fetch("/")).status == 200:
+                    break
+            await asyncio.sleep(0.05)
+    assert not own.lair.is_ready(), "nobody can be woken by now"
+    for member in etcd.members:
+        member.start()
+    await asyncio.to_thread(etcd.wait)
+    await asyncio.to_thread(own.lair.wait_ready)
+    await app.stop()
+    assert (await app.fetch("/")).status == 200
+    assert len(app.starts()) == 2
+
+
+async def test_a_second_control_plane_stands_by_until_the_first_is_gone(
     own: Site, etcd: EtcdCluster, tmp_path: Path
 ) -> None:
-    """It says for whom it waits, and the one that was paused writes nothing once it was taken over."""
+    """It answers meanwhile what the first one would. The one that was paused writes nothing once it was followed."""
     route = Route(source="one.example.com", target="http://127.0.0.1:1")
     await own.ceryx.batch([RouteWrite(source=route.source, route=route)])
-    second = Lair(tmp_path / "second", {"LAIR_STORE": etcd.url("/lair")})
+    second = Lair(tmp_path / "second", {"LAIR_STORE": etcd.url("/lair"), "LAIR_NODE": "second"})
     try:
-        second.start(wait=False)
-        async with asyncio.timeout(20):
-            while "is the control plane of these stores" not in second.output:
-                await asyncio.sleep(0.05)
+        second.start("--take-over", wait=False)
+        await asyncio.to_thread(second.wait_ready)
+        assert "Standing by" in second.output
+        assert second.call("GET", "/api/routes/one.example.com/").json()["target"] == route.target
+        assert {node["node"] for node in second.call("GET", "/api/nodes/").json()} == {socket.gethostname(), "second"}
         assert own.lair.up is not None
         own.lair.up.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            while "Starting the services" not in second.output:
+                await asyncio.sleep(0.05)
         await asyncio.to_thread(second.wait_ready)
         assert second.call("GET", "/api/routes/one.example.com/").json()["target"] == route.target
         own.lair.up.send_signal(signal.SIGCONT)
@@ -101,6 +133,30 @@ async def test_a_second_control_plane_waits_until_the_first_is_gone(
     finally:
         if own.lair.up is not None and own.lair.up.poll() is None:
             own.lair.up.send_signal(signal.SIGCONT)
+        second.close()
+
+
+async def test_servers_are_run_from_where_they_are_at_home(own: Site, etcd: EtcdCluster, tmp_path: Path) -> None:
+    """Another machine can't see their processes, and does not start: unless it is told that the first is gone."""
+    second = Lair(tmp_path / "second", {"LAIR_STORE": etcd.url("/lair"), "LAIR_NODE": "second"})
+    try:
+        second.start(wait=False)
+        assert second.up is not None and await asyncio.to_thread(second.up.wait, 30) != 0
+        assert "--take-over" in second.output and "Traceback" not in second.output
+    finally:
+        second.close()
+
+
+async def test_another_node_of_the_same_name_is_refused(own: Site, etcd: EtcdCluster, tmp_path: Path) -> None:
+    """What one of them promises would count for both."""
+    command = ("ceryx", "--role", "proxy")
+    (node,) = own.lair.call("GET", "/api/nodes/").json()
+    second = Lair(tmp_path / "second", {"LAIR_STORE": etcd.url("/lair"), "LAIR_NODE": node["node"]}, command=command)
+    try:
+        second.start(wait=False)
+        assert second.up is not None and await asyncio.to_thread(second.up.wait, 30) != 0
+        assert f"Another proxy node is called {node['node']}" in second.output and "Traceback" not in second.output
+    finally:
         second.close()
 
 

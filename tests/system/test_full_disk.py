@@ -83,3 +83,29 @@ def test_nginx_dies_on_a_full_disk(tmp_path: Path) -> None:
         until(lambda: lair.output.count("nginx_started") == 2)
         until(lair.is_ready)
         assert lair.get("demo/blog").text == "my blog"
+
+
+def test_a_full_disk_for_the_last_known_routes(tmp_path: Path) -> None:
+    """Visitors are served and servers wake as ever; stops end once the file holds again what NGINX was told."""
+    (tmp_path / "index.html").write_text("my blog")
+    with small_disk(tmp_path, "agent", "256k") as (lair, disk):
+        for name in ("demo/before", "demo/after"):
+            lair.cli("create", name, "--dir", str(tmp_path), "--", sys.executable, "-m", "http.server", "{port}")
+        assert lair.get("demo/before").text == "my blog"
+        ballast = fill(disk)
+        for number in range(200):  # what is left of the file's last page is soon used up
+            route = {"source": f"r{number}.example.com", "target": "http://10.0.0.1:1"}
+            assert lair.call("POST", "/api/routes/", route).status == 201
+        until(lambda: "journal_failed" in lair.output)
+        assert lair.get("demo/before").text == "my blog"
+        assert lair.get("demo/after").text == "my blog", "a sleeping one wakes"
+        stopped = lair.call("POST", "/api/servers/demo/before/stop?wait=2").json()
+        assert stopped["state"] == "draining", "nothing is promised while the file is behind"
+        ballast.unlink()
+        lair.wait_for("demo/before", "asleep", timeout=60)
+        lair.terminate()
+        for process in lair.nginx():
+            process.kill()
+        lair.start()
+        assert lair.get("demo/before").text == "my blog"
+        assert lair.get("demo/after").text == "my blog"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import secrets
@@ -10,9 +11,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sourcelair.errors import Conflict, Forbidden, InvalidInput, LairError, NotFound, Unauthorized
+from sourcelair.errors import Conflict, Forbidden, HistoryCompacted, InvalidInput, LairError, NotFound, Unauthorized
 from sourcelair.names import check_name
-from sourcelair.store.base import Entry, Store
+from sourcelair.store.base import CompareFailed, Entry, Store
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 Kind = Literal["admin", "owner", "read", "service", "waker", "instance"]
 
@@ -21,6 +25,9 @@ _SCHEMA = 1
 _ID_DIGITS = 12
 _MIN_TOKEN = 20
 _MAX_NOTE = 200
+
+_PAUSE = 1.0
+"""Seconds until the store is followed again after it broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ def hash_token(token: str) -> str:
 
 
 class TokenRegistry:
-    """All tokens of an installation, kept in memory and written through to the store.
+    """All tokens of an installation, kept in memory and written through to the store, which others may write to.
 
     A revoked token stays in the store as such: else one that lies in a file would be adopted again at the next start.
 
@@ -106,6 +113,7 @@ class TokenRegistry:
         self._ends: dict[str, asyncio.Event] = {}
         """Set when a token is revoked, by its id; only for those that were used."""
         self._writing = asyncio.Lock()
+        self._revision = 0
 
     async def load(self) -> None:
         """Read all tokens; call once before the first request.
@@ -114,13 +122,39 @@ class TokenRegistry:
             LairError: a record is a newer version's, or damaged.
         """
         page = await self._store.list(_PREFIX)
-        self._by_hash, self._revoked = {}, set()
+        self._revision = page.revision
         for entry in page.entries:
-            digest, record, revoked = _decode(entry)
-            if revoked:
-                self._revoked.add(digest)
+            self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        digest, record, revoked = _decode(entry)
+        if revoked:
+            self._end(digest, record.id)
+        elif digest not in self._revoked:
+            self._by_hash[digest] = record
+
+    def _end(self, digest: str, token_id: str) -> None:
+        self._by_hash.pop(digest, None)
+        self._revoked.add(digest)
+        self._ends.pop(token_id, asyncio.Event()).set()
+
+    async def follow(self) -> None:
+        """Take in what other processes change, for as long as the store is open."""
+        while True:
+            try:
+                async for change in self._store.watch(_PREFIX, self._revision + 1):
+                    for event in change.events:
+                        if event.entry is not None:
+                            self._take(event.entry)
+                    self._revision = change.revision
+            except HistoryCompacted:
+                with contextlib.suppress(LairError):
+                    await self.load()
+            except LairError as error:
+                _log.warning("tokens_not_followed", error=error.detail)
             else:
-                self._by_hash[digest] = record
+                return
+            await asyncio.sleep(_PAUSE)
 
     async def create(self, kind: Kind, *, owner: str | None = None, note: str = "") -> tuple[str, TokenRecord]:
         """Make a token and return it with its record; it is on disk when this returns.
@@ -148,7 +182,13 @@ class TokenRegistry:
             if known := self._by_hash.get(digest):
                 return known
             record = TokenRecord(digest[:_ID_DIGITS], kind, owner, note, created_at=time.time())
-            await self._store.put(_PREFIX + record.id, _encode(digest, record), expect=0)
+            try:
+                await self._store.put(_PREFIX + record.id, _encode(digest, record), expect=0)
+            except CompareFailed:  # another process was first
+                await self.load()
+                if (known := self._by_hash.get(digest)) is None:
+                    raise Conflict(f"The token {record.id} was revoked, or another has its id.") from None
+                return known
             self._by_hash[digest] = record
             return record
 
@@ -164,9 +204,7 @@ class TokenRegistry:
                 raise NotFound(f"No token found for {token_id[:40]!r}.")
             digest, record = found
             await self._store.put(_PREFIX + token_id, _encode(digest, record, revoked_at=time.time()))
-            del self._by_hash[digest]
-            self._revoked.add(digest)
-            self._ends.pop(token_id, asyncio.Event()).set()
+            self._end(digest, token_id)
 
     def identify(self, authorization: str | None) -> Identity:
         """Return who the `Authorization` header speaks for.

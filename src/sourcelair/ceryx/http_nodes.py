@@ -80,9 +80,14 @@ def create_nodes_router(service: CeryxService, authenticate: Authenticate) -> AP
 
     @router.put("/api/nodes/{node}", include_in_schema=False)
     @router.put("/api/nodes/{node}/")
-    async def register_node(node: str, _: Annotated[Identity, Depends(administrator)]) -> Node:
-        """Register a node, durably. One that is registered already stays as it is."""
-        return service.nodes.view(await service.nodes.register(check_identifier("node", node)))
+    async def register_node(node: str, _: Annotated[Identity, Depends(administrator)], home: str | None = None) -> Node:
+        """Register a node, durably. One that is registered already stays as it is.
+
+        `home` is an id of where it keeps what it knows: 409 for another node that has this name.
+        """
+        if home is not None:
+            check_identifier("home", home)
+        return service.nodes.view(await service.nodes.register(check_identifier("node", node), home))
 
     @router.delete("/api/nodes/{node}", include_in_schema=False, status_code=204)
     @router.delete("/api/nodes/{node}/", status_code=204)

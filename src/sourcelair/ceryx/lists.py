@@ -6,6 +6,7 @@ nothing has to be kept for whoever reads them. It can be used for as long as the
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
@@ -17,11 +18,12 @@ from pydantic_core import to_json
 from sourcelair.ceryx.models import ROUTES, route_key, show_entry
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.errors import BadRequest, HistoryCompacted, LairError
+from sourcelair.pacing import in_steps
 from sourcelair.store.base import Entry, Store
 from sourcelair.store.limits import MAX_INTEGER
 
 AT_ONCE = 500
-"""Routes that are read and encoded in one step of a list: about 5 ms of the event loop."""
+"""Routes that are encoded in one step of a list: about 5 ms of the event loop."""
 
 MAX_LIMIT = 10_000
 """Routes that one page may have: some 3 MB."""
@@ -98,13 +100,19 @@ class RouteLists:
 
     async def pages(self, prefix: str = "") -> AsyncIterator[tuple[tuple[Entry, ...], int]]:
         """Give all routes as they stood at one revision, some at once, with that revision; one page at least."""
-        page = await self._store.list(ROUTES + prefix, limit=AT_ONCE)
+        most = self._store.page_size
+        page = await self._store.list(ROUTES + prefix, limit=most)
         revision = page.revision
-        yield page.entries, revision
-        while page.more:
+        yield page.entries[:AT_ONCE], revision
+        while True:
+            for at in range(AT_ONCE, len(page.entries), AT_ONCE):
+                await asyncio.sleep(0)
+                yield page.entries[at : at + AT_ONCE], revision
+            if not page.more:
+                return
             last = page.entries[-1].key
-            page = await self._store.list(ROUTES + prefix, revision=revision, start_after=last, limit=AT_ONCE)
-            yield page.entries, revision
+            page = await self._store.list(ROUTES + prefix, revision=revision, start_after=last, limit=most)
+            yield page.entries[:AT_ONCE], revision
 
     async def page(self, wanted: Wanted, limit: int, cursor: Cursor | None) -> Listed:
         """Return the routes after a cursor, or the first ones.
@@ -126,7 +134,9 @@ class RouteLists:
         found = list[bytes]()
         while True:
             # Of one manager there may be few: then many are looked at for each that is shown.
-            most = AT_ONCE if wanted.manager is not None else min(AT_ONCE, limit - len(found))
+            most = self._store.page_size
+            if wanted.manager is None:
+                most = min(most, limit - len(found))
             try:
                 page = await self._store.list(ROUTES + wanted.prefix, revision=revision, start_after=after, limit=most)
             except HistoryCompacted as error:
@@ -134,7 +144,7 @@ class RouteLists:
                     f"cursor: revision {revision} is no longer kept: begin again without it."
                 ) from error
             revision = page.revision
-            for at, entry in enumerate(page.entries, 1):
+            async for at, entry in in_steps(enumerate(page.entries, 1)):
                 if (shown := wanted.show(entry)) is not None:
                     found.append(shown)
                 if len(found) == limit:

@@ -46,10 +46,14 @@ def record_of(entry: Entry) -> dict[str, Any]:
     """Return a stored record as it was written.
 
     Raises:
-        Unavailable: a newer version of SourceLair wrote it.
+        Unavailable: a newer version of SourceLair wrote it, or somebody else.
     """
-    record: dict[str, Any] = json.loads(entry.value)
-    if record["schema"] > SCHEMA:
+    try:
+        record: dict[str, Any] = json.loads(entry.value)
+        is_newer = record["schema"] > SCHEMA
+    except (ValueError, TypeError, KeyError) as error:
+        raise Unavailable(f"{entry.key} is no record of SourceLair: delete it, or restore a backup.") from error
+    if is_newer:
         raise Unavailable(
             f"{entry.key} was written by a newer version of SourceLair (schema {record['schema']}, this one knows "
             f"{SCHEMA}): run that version, or restore an older data directory."

@@ -27,11 +27,15 @@ _log = get_logger(__name__)
 
 @dataclass(slots=True)
 class NodeState:
-    """One registered node. `heard` is the clock's time of its last word; `applied` -1 where it has not said so yet."""
+    """One registered node. `heard` is the clock's time of its last word; `applied` -1 where it has not said so yet.
+
+    `home` is an id of the one that has this name; None where it gave none.
+    """
 
     name: str
     registered_revision: int
     heard: float
+    home: str | None = None
     live: bool = True
     session: int = 0
     generation: str | None = None
@@ -51,6 +55,15 @@ class NodeState:
     def serves(self) -> int:
         """Return the revision that its visitors see: none while its table is not loaded."""
         return self.applied if self.loaded else -1
+
+
+def check_home(name: str, known: str | None, home: str | None) -> None:
+    """Raise Conflict where a node's name is another one's."""
+    if None not in {known, home} and known != home:
+        raise Conflict(
+            f"Another proxy node is called {name}: give each a name of its own with --node. If that one is gone for "
+            f"good, `lair nodes rm {name}` forgets it."
+        )
 
 
 class Nodes:
@@ -79,11 +92,11 @@ class Nodes:
         """Read the registrations. Each gets a lease anew: it has had nobody to speak to."""
         page = await self._store.list(NODES)
         for entry in page.entries:
-            record_of(entry)
-            self._add(entry.key.removeprefix(NODES), entry.create_revision).recalled = True
+            home = record_of(entry).get("home")
+            self._add(entry.key.removeprefix(NODES), entry.create_revision, home).recalled = True
 
-    def _add(self, name: str, revision: int) -> NodeState:
-        node = self._nodes[name] = NodeState(name, revision, self._clock())
+    def _add(self, name: str, revision: int, home: str | None) -> NodeState:
+        node = self._nodes[name] = NodeState(name, revision, self._clock(), home)
         self._some.set()
         self._changed()
         return node
@@ -132,17 +145,27 @@ class Nodes:
             else {}
         )
 
-    async def register(self, name: str) -> NodeState:
-        """Register a node, durably; one that is registered already stays as it is."""
+    async def register(self, name: str, home: str | None = None) -> NodeState:
+        """Register a node, durably; one that is registered already stays as it is.
+
+        Args:
+            name: of the node.
+            home: an id of where it keeps what it knows; None where it has none.
+
+        Raises:
+            Conflict: another node has this name: what one of them promises would count for both.
+        """
         node = self._nodes.get(name)
         if node is None:
+            record = json.dumps({"schema": SCHEMA, "home": home}).encode()
             try:
-                revision = await self._store.put(node_key(name), json.dumps({"schema": SCHEMA}).encode(), expect=0)
+                revision = await self._store.put(node_key(name), record, expect=0)
             except CompareFailed as known:
                 entry = await self._store.get(node_key(name))
                 revision = entry.create_revision if entry else known.mod_revision
-            node = self._nodes.get(name) or self._add(name, revision)
+            node = self._nodes.get(name) or self._add(name, revision, home)
             _log.info("node_registered", node=name, revision=revision)
+        check_home(name, node.home, home)
         self._hear(node)
         return node
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from sourcelair.ceryx import metrics
+from sourcelair.ceryx.doubts import Doubts, Sign
 from sourcelair.ceryx.lists import RouteLists
 from sourcelair.ceryx.models import decode_route, encode_route, record_of, route_key
-from sourcelair.ceryx.validation import clean_route, clean_source
+from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import RouteWrite, StoredRoute
 from sourcelair.errors import (
     Conflict,
@@ -48,6 +49,8 @@ class _Plan:
     growth: int
     changes: bool
     """False where it only deletes what is not there."""
+    sign: Sign | None
+    """By which it shows whether it was done; None where the number of routes stays what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +61,6 @@ class Written:
     created: bool
     transactions: int = 1
     """In how many they were done: several where the store does not take them as one."""
-
-
-async def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
-    """Return writes in their stored form, their routes marked as `manager`'s.
-
-    Raises:
-        InvalidInput: a route is wrong, a source comes twice, or a route names another manager.
-        TooLarge: never; the caller bounds the number.
-    """
-    cleaned: dict[str, RouteWrite] = {}
-    async for write in in_steps(writes):
-        source = clean_source(write.source)
-        if source in cleaned:
-            raise InvalidInput(f"writes: {source} comes twice: at most one write for each source.")
-        route = write.route
-        if route is not None:
-            route = clean_route(route)
-            if route.source != source:
-                raise InvalidInput(f"writes: the route of {source} says that its source is {route.source}.")
-            if route.managed_by not in {None, manager}:
-                raise InvalidInput(
-                    "managed_by: a route is managed by the service that writes it, in a batch that says so."
-                )
-            route = route.model_copy(update={"managed_by": manager})
-        cleaned[source] = RouteWrite(source=source, route=route, expect=write.expect)
-    return list(cleaned.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +101,7 @@ class Routes:
         self._contended = asyncio.Lock()
         self._written = dict[str, _Known]()
         """Routes as they were written here lately, the newest last: right, or found out by a transaction's compares."""
+        self._doubts = Doubts(store)
         self.count = 0
         """Routes in the store, those of writes that are on their way included."""
         self.revision = 0
@@ -170,6 +148,8 @@ class Routes:
             OutOfSpace: a node has no room for more routes.
             Unavailable: others kept changing the same routes.
         """
+        grown = await self._doubts.settle()
+        self.count += grown
         most = self._store.most_operations
         if most is None or len(writes) <= most:
             return await self._write_together(writes, manager, capacity)
@@ -210,13 +190,14 @@ class Routes:
         if self._store.most_operations is not None and len(sources) > self._store.most_operations:
             return False
         keys = [route_key(source) for source in sources]
+        self._forget(sources)
         try:
-            taken_back = await self._store.transact(
-                [Compare(key, revision) for key in keys], [Delete(key) for key in keys]
-            )
+            with self._doubts.until_answered(Sign(keys[0], there=False, growth=-len(keys))):
+                taken_back = await self._store.transact(
+                    [Compare(key, revision) for key in keys], [Delete(key) for key in keys]
+                )
         except CompareFailed:
             return False
-        self._forget(sources)
         self.revision = max(self.revision, taken_back)
         self.count -= len(keys)
         metrics.ROUTES.set(self.count)
@@ -235,7 +216,8 @@ class Routes:
             return Written(self.revision, created=False)
         self.count += plan.growth
         try:
-            revision = await self._store.transact(plan.compares, plan.operations)
+            with self._doubts.until_answered(plan.sign):
+                revision = await self._store.transact(plan.compares, plan.operations)
         except BaseException as error:
             self.count -= plan.growth
             self._forget(write.source for write in writes)
@@ -255,18 +237,21 @@ class Routes:
 
     async def _plan(self, writes: Sequence[RouteWrite], known: Sequence[_Known], manager: str | None) -> _Plan:
         compares, operations, growth, changes = list[Compare](), list[Operation](), 0, False
+        told: tuple[str, bool] | None = None
         async for write, before in in_steps(zip(writes, known, strict=True)):
             _check(write, before, manager)
             key = route_key(write.source)
             compares.append(Compare(key, before.revision))
             changes = changes or write.route is not None or before.revision > 0
+            if (write.route is None) == (before.revision > 0):
+                told = key, write.route is not None
             if write.route is None:
                 operations.append(Delete(key))
                 growth -= before.revision > 0
             else:
                 operations.append(Put(key, encode_route(write.route)))
                 growth += before.revision == 0
-        return _Plan(compares, operations, growth, changes)
+        return _Plan(compares, operations, growth, changes, None if told is None else Sign(*told, growth))
 
     async def _read(self, writes: Sequence[RouteWrite]) -> list[_Known]:
         known = list[_Known]()

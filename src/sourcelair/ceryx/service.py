@@ -11,8 +11,8 @@ from typing import Self
 from sourcelair.auth import Identity
 from sourcelair.ceryx.lists import RouteLists
 from sourcelair.ceryx.nodes import Nodes
-from sourcelair.ceryx.routes import MAX_BATCH, Routes, Written, clean_writes
-from sourcelair.ceryx.validation import check_identifier
+from sourcelair.ceryx.routes import MAX_BATCH, Routes, Written
+from sourcelair.ceryx.validation import check_identifier, clean_writes
 from sourcelair.ceryx.withdrawals import Withdrawals
 from sourcelair.client.ceryx import BatchResult, RouteWrite
 from sourcelair.errors import Forbidden, OutOfSpace, TooLarge

@@ -8,6 +8,9 @@ from typing import Literal, Protocol
 
 from sourcelair.client.ceryx import InstanceCounts
 
+Place = tuple[str, int]
+"""An IP address and a port."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
@@ -95,7 +98,7 @@ class TableControl(Protocol):
         """
         ...
 
-    async def set_wakers(self, addresses: Mapping[str, str]) -> None:
+    async def set_wakers(self, places: Mapping[str, Place]) -> None:
         """Say where wakers are whose URLs have names in them; one that was not said yet can't be called."""
         ...
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
-from sourcelair.client.ceryx import Route, RouteSettings
+from sourcelair.client.ceryx import Route, RouteSettings, RouteWrite
 from sourcelair.errors import InvalidInput
 from sourcelair.names import WILDCARD, normalise_host
+from sourcelair.pacing import in_steps
 
 MAX_URL = 2048
 """Characters of a target or of a waker's URL."""
@@ -150,3 +152,29 @@ def clean_route(route: Route) -> Route:
         instance=None if route.instance is None else check_identifier("instance", route.instance),
         managed_by=None if route.managed_by is None else check_identifier("managed_by", route.managed_by),
     )
+
+
+async def clean_writes(writes: Sequence[RouteWrite], manager: str | None) -> list[RouteWrite]:
+    """Return writes in their stored form, their routes marked as `manager`'s.
+
+    Raises:
+        InvalidInput: a route is wrong, a source comes twice, or a route names another manager.
+        TooLarge: never; the caller bounds the number.
+    """
+    cleaned: dict[str, RouteWrite] = {}
+    async for write in in_steps(writes):
+        source = clean_source(write.source)
+        if source in cleaned:
+            raise InvalidInput(f"writes: {source} comes twice: at most one write for each source.")
+        route = write.route
+        if route is not None:
+            route = clean_route(route)
+            if route.source != source:
+                raise InvalidInput(f"writes: the route of {source} says that its source is {route.source}.")
+            if route.managed_by not in {None, manager}:
+                raise InvalidInput(
+                    "managed_by: a route is managed by the service that writes it, in a batch that says so."
+                )
+            route = route.model_copy(update={"managed_by": manager})
+        cleaned[source] = RouteWrite(source=source, route=route, expect=write.expect)
+    return list(cleaned.values())

@@ -14,6 +14,7 @@ from sourcelair.cli.down import down
 from sourcelair.cli.lifecycle import extend, restart, start, stop, wake
 from sourcelair.cli.logs import logs
 from sourcelair.cli.owners import policy
+from sourcelair.cli.parts import api, ceryx, hemera
 from sourcelair.cli.routes import nodes, routes
 from sourcelair.cli.servers import ls, open_, rm
 from sourcelair.cli.show import show
@@ -63,6 +64,9 @@ for name, run in {
     "rm": rm,
     "policy": policy,
     "doctor": doctor,
+    "ceryx": ceryx,
+    "api": api,
+    "hemera": hemera,
 }.items():
     app.command(name)(run)
 app.add_typer(routes, name="routes")

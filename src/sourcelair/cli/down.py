@@ -48,38 +48,42 @@ async def _end_control_plane(session: Session, directory: DataDirectory) -> bool
     """Have a running `lair up` stop everything; return with the lock, and whether there was one."""
     try:
         directory.lock()
-    except Conflict as error:
-        process: int | None = error.extra.get("process")
+    except Conflict:
+        processes = directory.processes()
     else:
         return False
-    held = _hold(process)
+    held = [descriptor for process in processes if (descriptor := _hold(process)) is not None]
     try:
-        await _ask_to_stop(session, process)
+        if directory.has_parts():
+            for process in processes:
+                _signal(process)
+        else:
+            await _ask_to_stop(session, processes[0] if processes else None)
         deadline = time.monotonic() + DOWN_TIMEOUT
         # It lets go of the lock shortly before it ends.
-        while not (_has_ended(held) and _took(directory)):
+        while not (all(map(_has_ended, held)) and _took(directory)):
             if time.monotonic() > deadline:
                 raise LairError(
-                    f"`lair up` (process {process}) has not ended within {DOWN_TIMEOUT:.0f} s. "
+                    f"Process {', '.join(map(str, processes))} has not ended within {DOWN_TIMEOUT:.0f} s. "
                     "Kill it with `kill -9`, and run `lair down` again."
                 )
             await asyncio.sleep(LOOK_AGAIN)
     finally:
-        if held is not None:
-            os.close(held)
+        for descriptor in held:
+            os.close(descriptor)
     return True
 
 
-def _hold(process: int | None) -> int | None:
+def _hold(process: int) -> int | None:
     """Return a pidfd of a process, since its number may be another's later; None where it can't be seen from here."""
     try:
-        return None if process is None else os.pidfd_open(process)
+        return os.pidfd_open(process)
     except OSError:
         return None
 
 
-def _has_ended(held: int | None) -> bool:
-    return held is None or bool(select.select([held], [], [], 0)[0])
+def _has_ended(held: int) -> bool:
+    return bool(select.select([held], [], [], 0)[0])
 
 
 def _took(directory: DataDirectory) -> bool:
@@ -98,12 +102,16 @@ async def _ask_to_stop(session: Session, process: int | None) -> None:
     except LairError:
         if process is None:
             raise
-        try:
-            os.kill(process, signal.SIGINT)
-        except ProcessLookupError:
-            return
-        except PermissionError as error:
-            raise LairError(f"Process {process} is another user's: stop it as that user.") from error
+        _signal(process)
+
+
+def _signal(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGINT)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise LairError(f"Process {process} is another user's: stop it as that user.") from error
 
 
 def _report_down(session: Session, control_plane: bool, instances: int, nginx: bool) -> None:

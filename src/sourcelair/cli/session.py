@@ -23,6 +23,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 RUNNING = "running.json"
 """File in DATA_DIR where a running `lair up` says where it answers (no secrets)."""
 
+PARTS_RUNNING = "running-*.json"
+"""Files of processes that run a part of the system, likewise."""
+
 
 PATIENCE = 10.0
 """Seconds until a command gives an API up that takes connections and says nothing; what it waits for comes on top."""
@@ -59,12 +62,18 @@ class Session:
 
     @cached_property
     def running(self) -> dict[str, Any]:
-        """What a running `lair up` on this data directory said of itself; empty where none is seen to run."""
-        try:
-            found = json.loads((self.data_dir / RUNNING).read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """What a process that runs on this data directory said of itself; empty where none is seen to run.
+
+        Any that has an API will do: each answers for all.
+        """
+        for path in (self.data_dir / RUNNING, *sorted(self.data_dir.glob(PARTS_RUNNING))):
+            try:
+                found = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict) and found.get("api_listen"):
+                return found
+        return {}
 
     @cached_property
     def api_url(self) -> str:

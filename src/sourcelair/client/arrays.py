@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from typing import Any
 
 _DECODER = json.JSONDecoder()
@@ -26,6 +26,33 @@ def decode_array(text: str) -> Iterator[Any]:
             return
         item, at = _DECODER.raw_decode(text, at)
         yield item
+
+
+async def decode_pieces(pieces: AsyncIterable[str]) -> AsyncGenerator[Any, None]:
+    """Give the items of a JSON array that comes piece by piece, each as soon as it is whole.
+
+    Raises:
+        ValueError: it is no JSON array, or ends too early.
+    """
+    text, at, begun = "", 0, False
+    async for piece in pieces:
+        text, at = text[at:] + piece, 0
+        while (at := _skip(text, at)) < len(text) and text[at] != "]":
+            if not begun:
+                if text[at] != "[":
+                    raise json.JSONDecodeError("not a JSON array", text, at)
+                begun, at = True, at + 1
+                continue
+            try:
+                item, end = _DECODER.raw_decode(text, at)
+            except ValueError:
+                break  # its end is still to come
+            if end == len(text):
+                break  # a number may go on
+            yield item
+            at = end
+    if not begun or text[at:].strip() != "]":
+        raise json.JSONDecodeError("the array has no end", text, at)
 
 
 def _skip(text: str, at: int) -> int:

@@ -6,8 +6,8 @@ answer where they are null.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,10 +15,10 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import to_json
 
-from sourcelair.client.arrays import decode_array
+from sourcelair.client.arrays import decode_array, decode_pieces
 from sourcelair.client.http import ApiClient, segment
 from sourcelair.client.policy import QuietRules, Seconds
-from sourcelair.errors import HistoryCompacted
+from sourcelair.errors import HistoryCompacted, Unreachable
 from sourcelair.pacing import in_steps
 
 LISTED_AT_ONCE = 5000
@@ -276,6 +276,14 @@ class Activity(BaseModel):
 RouteChanges.model_rebuild()
 
 
+async def _stored(pieces: AsyncIterator[str]) -> AsyncIterator[StoredRoute]:
+    try:
+        async for item in decode_pieces(pieces):
+            yield StoredRoute(**item)
+    except ValueError as error:
+        raise Unreachable(f"The list of routes broke off, or is none: {error}") from error
+
+
 class CeryxClient(ApiClient):
     """Ceryx's API."""
 
@@ -307,7 +315,7 @@ class CeryxClient(ApiClient):
             HistoryCompacted: that revision was forgotten before all was read, again and again.
         """
         for _ in range(LIST_ATTEMPTS - 1):
-            with contextlib.suppress(HistoryCompacted):
+            with suppress(HistoryCompacted):
                 return await self._list_once(managed_by, prefix)
         return await self._list_once(managed_by, prefix)
 
@@ -335,6 +343,19 @@ class CeryxClient(ApiClient):
             routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
             yield routes, int(answer.headers["Lair-Revision"])
             params = dict(httpx.QueryParams(urlsplit(answer.links.get("next", {}).get("url", "")).query))
+
+    @asynccontextmanager
+    async def routes(self, silence: float) -> AsyncIterator[tuple[AsyncIterator[StoredRoute], int]]:
+        """Give all routes while they come, and the revision at which they are read.
+
+        A million of them as one list take three gigabytes.
+
+        Args:
+            silence: seconds without a byte after which the list counts as broken.
+        """
+        params = {"revisions": "true"}
+        async with self.stream("GET", "/api/routes/", params=params, silence=silence) as answer:
+            yield _stored(answer.aiter_text()), int(answer.headers["Lair-Revision"])
 
     async def batch(self, writes: Sequence[RouteWrite], *, managed_by: str | None = None) -> BatchResult:
         """Do all writes or none, at one revision; answered when all live nodes serve it.
@@ -382,9 +403,18 @@ class CeryxClient(ApiClient):
         answer = await self.request("GET", "/api/nodes/")
         return [Node(**item) for item in answer.json()]
 
-    async def register_node(self, node: str) -> Node:
-        """Register a node, durably, before it takes its snapshot."""
-        return Node(**(await self.request("PUT", f"/api/nodes/{segment(node)}/")).json())
+    async def register_node(self, node: str, home: str | None = None) -> Node:
+        """Register a node, durably, before it takes its snapshot.
+
+        Args:
+            node: its name.
+            home: an id of where it keeps what it knows, by which it is told from others of that name.
+
+        Raises:
+            Conflict: another node has this name.
+        """
+        answer = await self.request("PUT", f"/api/nodes/{segment(node)}/", params={"home": home})
+        return Node(**answer.json())
 
     async def remove_node(self, node: str) -> None:
         """Forget a node that is dead: whatever it has still to acknowledge counts as done."""

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.client.servers import ServersClient
+from sourcelair.errors import Unreachable
 from sourcelair.hemera.activities import Activities
 from sourcelair.hemera.directory import Directory
 from sourcelair.hemera.pages.own import OwnPages
@@ -72,7 +73,8 @@ class HemeraService:
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         if self._group is None:
-            raise RuntimeError("Hemera was not started")
+            work.close()
+            raise Unreachable("Hemera has just ended, or not begun.", retry_after=1)
         task = self._group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -20,6 +20,12 @@ class Changes:
     def __init__(self) -> None:
         self._changed: asyncio.Event | None = None
         """Of those who wait; an event takes a kilobyte, and of ten thousand servers hardly any has one who waits."""
+        self._over = False
+
+    def end(self) -> None:
+        """Nothing changes any more: nobody is to wait."""
+        self._over = True
+        Changes.notify(self)
 
     def notify(self) -> None:
         """Make everybody look again who waits."""
@@ -33,14 +39,21 @@ class Changes:
         return self._changed
 
     async def change(self, deadline: float | None = None) -> bool:
-        """Wait until something changes. Returns False at the deadline (of the loop's clock), if there is one."""
+        """Wait until something changes.
+
+        Args:
+            deadline: of the loop's clock, if there is one.
+
+        Returns:
+            False at the deadline, or where nothing changes any more.
+        """
         changed = self._change()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline if not self._over else 0.0):
                 await changed.wait()
         except TimeoutError:
             return False
-        return True
+        return not self._over
 
     async def race(self, work: Coroutine[Any, Any, T], interrupted: Callable[[], bool]) -> T:
         """Return the work's result.

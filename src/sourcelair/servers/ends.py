@@ -58,7 +58,7 @@ async def end(worker: Worker, status: ExitStatus, failure: str | None) -> None:
             return failed.model_copy(update={"last_exit": ended})
         return machine.gone(record, ended, lines, now, jitter)
 
-    await worker.update(ended_so, [Put(port_key(instance.port), encode(port))])
+    await worker.update(ended_so, lambda *_: ((), [Put(port_key(instance.port), encode(port))]))
     worker.forget_instance()
     context.ports.withdrawn(instance.port, port)
     context.spawn(_release(worker, instance, port), name=f"port {instance.port}")

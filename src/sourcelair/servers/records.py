@@ -152,13 +152,18 @@ def decode(model: type[R], entry: Entry) -> R:
     """Return a stored record.
 
     Raises:
-        Unavailable: a newer version of SourceLair wrote it.
+        Unavailable: a newer version of SourceLair wrote it, or somebody else.
     """
-    values = json.loads(entry.value)
-    schema = values.get("schema_version", SCHEMA)
-    if schema > SCHEMA:  # before anything else: a newer one may have any fields
+    try:
+        values = json.loads(entry.value)
+        schema = values.get("schema_version", SCHEMA)
+        is_newer = schema > SCHEMA  # before anything else: a newer one may have any fields
+        record = None if is_newer else model.model_validate(values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Unavailable(f"{entry.key} is no record of SourceLair: delete it, or restore a backup.") from error
+    if record is None:
         raise Unavailable(
             f"{entry.key} was written by a newer version of SourceLair (schema {schema}, this one knows {SCHEMA}): "
             "run that version, or restore an older data directory."
         )
-    return model.model_validate(values)
+    return record

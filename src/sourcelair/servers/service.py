@@ -35,7 +35,7 @@ from sourcelair.servers.recovery import recover
 from sourcelair.servers.timetable import Timetable
 from sourcelair.servers.worker import Worker
 from sourcelair.settings import Settings, split_port_range
-from sourcelair.store.base import Compare, CompareFailed, Delete, Put, Store
+from sourcelair.store.base import Compare, CompareFailed, Delete, Operation, Put, Store
 from sourcelair.telemetry import METRICS, get_logger
 from sourcelair.turns import Turns
 
@@ -139,6 +139,8 @@ class ServersService:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
+        for worker in self._workers.values():  # those who ask over HTTP wait still
+            worker.end()
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
@@ -162,7 +164,8 @@ class ServersService:
 
     def _add(self, worker: Worker) -> None:
         self._workers[worker.record.owner, worker.record.project] = worker
-        for host in worker.hosts:
+        worker.served = worker.hosts
+        for host in worker.served:
             self._by_host[host] = worker
         for look in self.context.watching:
             look(worker)
@@ -170,7 +173,7 @@ class ServersService:
     def _forget(self, record: ServerRecord) -> None:
         self.context.population.changed(record, None)
         worker = self._workers.pop((record.owner, record.project))
-        self._drop_hosts(worker, worker.hosts)
+        self._drop_hosts(worker, worker.served)
 
     def _drop_hosts(self, worker: Worker, hosts: list[str]) -> None:
         for host in hosts:
@@ -307,7 +310,7 @@ class ServersService:
             except CompareFailed as error:
                 if error.key == record.key:
                     return None
-                raise Conflict(f"{error.key.removeprefix(HOSTS)} was claimed before.") from error
+                raise _claimed(error) from error
             worker = Worker(self.context, record, revision, steps.take)
             worker.record.route_revision, worker.routed = made_at, settings
             self.context.population.changed(None, worker.record)
@@ -330,27 +333,45 @@ class ServersService:
         return worker
 
     async def _change(self, identity: Identity, worker: Worker, body: ServerInput) -> Worker:
-        now, before = self.context.clock(), worker.hosts
+        now, before = self.context.clock(), worker.served
         old = worker.record
         new = old.model_copy(
             update={"spec": body.spec, "hosts": body.hosts, "enabled": body.enabled, "always_on": body.always_on}
         )
         added = [host for host in body.hosts if host not in old.hosts]
-        dropped = [host for host in old.hosts if host not in body.hosts]
-        claim = encode(HostRecord(owner=old.owner, project=old.project))
         settings = self.context.policies.routed(self.context.policies.applied(new))
         async with self.context.publisher.made(added, settings, self._by_host):
-            await worker.update(
-                lambda record: self.context.policies.applied(
-                    machine.reconfigure(_kept(record), new, now, actor=identity.actor)
-                ),
-                [*(Put(f"{HOSTS}{host}", claim) for host in added), *(Delete(f"{HOSTS}{host}") for host in dropped)],
-            )
+            try:
+                await worker.update(
+                    lambda record: self.context.policies.applied(
+                        machine.reconfigure(_kept(record), new, now, actor=identity.actor)
+                    ),
+                    _claims,
+                )
+            except CompareFailed as error:
+                raise _claimed(error) from error
             self._drop_hosts(worker, before)
             self._add(worker)
-        if added or dropped:
+        if worker.hosts != before:
             await worker.move_hosts(before)
         return worker
+
+
+def _claims(before: ServerRecord, after: ServerRecord) -> tuple[list[Compare], list[Operation]]:
+    """Return the conditions and the writes by which a changed server takes hosts, and gives others up.
+
+    They are of the record as it is stored, since what it says and what is claimed change together; and nobody has a
+    host that is taken, also where a write whose answer never came gave it to a server that nobody knows yet.
+    """
+    added = [f"{HOSTS}{host}" for host in after.hosts if host not in before.hosts]
+    dropped = [f"{HOSTS}{host}" for host in before.hosts if host not in after.hosts]
+    claim = encode(HostRecord(owner=after.owner, project=after.project))
+    return [Compare(key, 0) for key in added], [*(Put(key, claim) for key in added), *map(Delete, dropped)]
+
+
+def _claimed(error: CompareFailed) -> Conflict:
+    host = error.key.removeprefix(HOSTS)
+    return Conflict(f"{host} was claimed before.", host=host)
 
 
 def _kept(record: ServerRecord) -> ServerRecord:

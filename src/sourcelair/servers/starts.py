@@ -58,7 +58,7 @@ async def start(worker: Worker, turn: Turn, queued: float) -> None:
         return machine.begin_start(wanted, name, port, context.clock())
 
     async def store(go: Callable[[], None]) -> None:
-        await worker.update(begin, [Put(port_key(port), encode(port_record))], stored=go)
+        await worker.update(begin, lambda *_: ((), [Put(port_key(port), encode(port_record))]), stored=go)
         worker.visit, worker.log_begin = None, log_begin
         timing.stored = worker.waited()
 

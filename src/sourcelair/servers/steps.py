@@ -55,7 +55,9 @@ async def recover(worker: Worker) -> None:
     record, now = worker.record, worker.context.clock()
     instance = machine.instance_of(record)
     try:
-        found = await worker.driver.inspect(instance.id, instance.handle)
+        # Before anything is looked at: a launcher may wait for the word of a control plane that stands still.
+        voided = record.state == "starting" and await worker.driver.void(instance.id)
+        found = None if voided else await worker.driver.inspect(instance.id, instance.handle)
     except Exception:  # nobody is sent to what can't be looked at, and no other server waits for it
         await worker.publish(None)
         worker.route_is_true = True
@@ -77,7 +79,7 @@ async def recover(worker: Worker) -> None:
                 await resume(worker)
             return
         # One that never ran (and now never will) is no failure: whoever wanted it wants the next one.
-        kind: Drain = "explicit" if await worker.driver.void(instance.id) else "exit"
+        kind: Drain = "explicit" if voided else "exit"
         await worker.update(lambda record: machine.begin_drain(record, kind, now, 0))
         return
     if found is None:

@@ -18,6 +18,13 @@ log = get_logger(__name__)
 
 Change = Callable[[ServerRecord], ServerRecord]
 
+Beside = Callable[[ServerRecord, ServerRecord], tuple[Sequence[Compare], Sequence[Operation]]]
+"""Returns what else a change from one record to another asks for and writes."""
+
+
+def _nothing(_: ServerRecord, __: ServerRecord) -> tuple[Sequence[Compare], Sequence[Operation]]:
+    return (), ()
+
 
 class Stored(Changes):
     """A record, and who waits for it to change.
@@ -52,27 +59,29 @@ class Stored(Changes):
         return gone
 
     async def update(
-        self, change: Change, also: Sequence[Operation] = (), stored: Callable[[], None] = lambda: None
+        self, change: Change, beside: Beside = _nothing, stored: Callable[[], None] = lambda: None
     ) -> None:
         """Change the record, on disk before anybody sees it. A change that changes nothing writes nothing.
 
         Args:
             change: makes the next record of the newest one.
-            also: written in the same transaction.
+            beside: returns what is asked for and written in the same transaction.
             stored: called once it is on disk, before anybody else hears of it.
 
         Raises:
             NotFound: it was forgotten.
+            CompareFailed: what `beside` asks for does not hold; nothing was changed.
         """
         # Whoever asked may be cancelled meanwhile; what is on disk and what we know must not part.
-        writing = asyncio.ensure_future(self._update(change, also, stored))
+        writing = asyncio.ensure_future(self._update(change, beside, stored))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
+            writing.exception()  # nobody else hears of it
             raise
 
-    async def _update(self, change: Change, also: Sequence[Operation], stored: Callable[[], None]) -> None:
+    async def _update(self, change: Change, beside: Beside, stored: Callable[[], None]) -> None:
         async with self._writing:
             if self.removed:
                 raise NotFound(f"No server found for {self.record.name}.")
@@ -80,14 +89,17 @@ class Stored(Changes):
                 await self._reread()
             while True:
                 record = change(self.record)
+                compares, also = beside(self.record, record)
                 if record == self.record and not also:
                     return
                 try:
                     revision = await self.context.store.transact(
-                        [Compare(record.key, self.revision)], [Put(record.key, encode(record)), *also]
+                        [Compare(record.key, self.revision), *compares], [Put(record.key, encode(record)), *also]
                     )
                     break
-                except CompareFailed:
+                except CompareFailed as error:
+                    if error.key != record.key:
+                        raise
                     await self._reread()
                 except (Unavailable, OutOfSpace):
                     self.doubtful = True

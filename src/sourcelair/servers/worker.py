@@ -71,6 +71,8 @@ class Worker(Stored):
         self.log_begin: int | None = None
         """Where the log of the newest instance begins, in bytes; None where an earlier control plane started it."""
         self.found: Found | None = None
+        self.served: list[str] = []
+        """Its hosts as all servers' hosts are known: those of its record, unless that was read anew since."""
         self.published: InstanceRecord | None = None
         self.routed: RouteSettings | None = None
         """The settings of its routes as they were written; None where this process has not written any yet."""

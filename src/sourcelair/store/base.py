@@ -110,6 +110,11 @@ class Store(Protocol):
         """Return how many conditions, and how many operations, a transaction may have; None for any number."""
         ...
 
+    @property
+    def page_size(self) -> int:
+        """Return how many keys to ask for at once where all are read: more hold others up, fewer take longer in all."""
+        ...
+
     async def revision(self) -> int:
         """Return the current revision; 0 for a store that nobody wrote to."""
         ...

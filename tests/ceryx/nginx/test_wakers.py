@@ -23,7 +23,7 @@ async def test_a_waker_is_called_once_it_is_known_where_it_is(proxy: Proxy, wake
     url = f"http://waker.internal:{waker.port}/waker"
     await proxy.put(HOST, waker=url)
     held = asyncio.create_task(proxy.request(HOST))
-    await proxy.control.set_wakers({url: "127.0.0.1"})
+    await proxy.control.set_wakers({url: ("127.0.0.1", waker.port)})
     await until(lambda: len(waker.wakes) == 1)
     await proxy.live(HOST, await serve(), waker=url)
     assert (await held).body == b"app"

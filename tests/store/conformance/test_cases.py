@@ -8,7 +8,7 @@ import pytest
 from tests.store.conformance.backends import Backend
 
 from sourcelair.errors import HistoryCompacted, InvalidInput, TooLarge, Unavailable
-from sourcelair.store.base import Change, Compare, CompareFailed, Delete, LeaseNotFound, Put, Store
+from sourcelair.store.base import Change, Compare, CompareFailed, Delete, LeaseNotFound, Page, Put, Store
 from sourcelair.store.limits import MAX_KEY, MAX_VALUE
 
 pytestmark = pytest.mark.anyio
@@ -245,6 +245,18 @@ async def test_numbers_of_any_size_get_an_answer(store: Store, number: int) -> N
     else:
         await store.compact(number)
     assert len((await store.list("", limit=max(number, 0))).entries) == 1
+
+
+async def test_a_range_with_nothing_in_it_is_still_of_a_revision(store: Store) -> None:
+    """One that is yet to come, or no longer kept, is refused, wherever the list would begin."""
+    first = await store.put("/a", b"1")
+    last = await store.put("/a", b"2")
+    await store.compact(last)
+    assert await store.list("/a", start_after="/b", revision=last) == Page((), last, more=False)
+    with pytest.raises(InvalidInput):
+        await store.list("/a", start_after="/b", revision=last + 1)
+    with pytest.raises(HistoryCompacted):
+        await store.list("/a", start_after="/b", revision=first)
 
 
 async def test_a_closed_store_says_so(one_loop: None, backend: Backend) -> None:

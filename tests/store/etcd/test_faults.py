@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.etcd import EtcdCluster, binary, running_etcd
+from tests.etcd import EtcdCluster, binary, control, running_etcd
 from tests.ports import claimed_stretch
 
 from sourcelair.errors import Forbidden, InvalidInput, LairError, OutOfSpace, TooLarge, Unavailable
 from sourcelair.store import open_stores
 from sourcelair.store.base import Change, Compare, CompareFailed, Put, Store
-from sourcelair.store.etcd import EtcdStore, Owner, cluster, ownership, parse_address
-from sourcelair.store.etcd.ownership import KEY, Ownership
+from sourcelair.store.etcd import EtcdStore, Holder, claim, cluster, parse_address
+from sourcelair.store.etcd.claim import Claim, seat_key
 from sourcelair.store.etcd.store import Fence
+
+SEAT = seat_key("ceryx")
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -28,14 +30,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     with running_etcd(tmp_path_factory.mktemp("etcd")) as running:
         yield running
-
-
-def control(running: EtcdCluster, *arguments: str) -> str:
-    """Run etcdctl."""
-    command = [binary("etcdctl"), f"--endpoints={running.endpoints}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={"ETCDCTL_API": "3"}, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 async def first_of(store: Store, prefix: str, revision: int) -> Change:
@@ -195,14 +189,14 @@ def _certificates(directory: Path) -> None:
 
 async def test_the_late_write_of_a_former_owner_is_refused(etcd: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was paused while its lease ran out writes nothing any more, and learns that it is not the owner."""
-    monkeypatch.setattr(ownership, "LEASE", 1.0)
+    monkeypatch.setattr(claim, "LEASE", 1.0)
     address = parse_address(etcd.url("/owners"))
     free, told, losses = EtcdStore(address, "control"), list[str](), list[LairError]()
-    first = Ownership(free, Owner("one", "here", 1), told.append)
-    late = EtcdStore(address, "store", Fence(free, KEY, await first.acquire(), losses.append))
+    first = Claim(free, Holder("one", "here", 1), ["ceryx"], told.append)
+    late = EtcdStore(address, "store", Fence(free, SEAT, await first.acquire(), losses.append))
     await late.put("/a", b"1")
-    second = Ownership(free, Owner("two", "there", 2), told.append)
-    now = EtcdStore(address, "store", Fence(free, KEY, await second.acquire()))
+    second = Claim(free, Holder("two", "there", 2), ["ceryx"], told.append)
+    now = EtcdStore(address, "store", Fence(free, SEAT, await second.acquire()))
     assert len(told) == 1 and "process 1 on here" in told[0]
     revision = await now.put("/a", b"2")
     with pytest.raises(Unavailable, match="taken over"):
@@ -223,7 +217,7 @@ async def test_the_late_write_of_a_former_owner_is_refused(etcd: EtcdCluster, mo
 async def test_who_waits_for_the_owner_does_so_though_history_is_forgotten(etcd: EtcdCluster) -> None:
     """The owner's key was written long ago; its end is noticed at once all the same."""
     store, told = EtcdStore(parse_address(etcd.url("/forgotten")), "control"), list[str]()
-    first, second = (Ownership(store, Owner(name, "here", 1), told.append) for name in ("one", "two"))
+    first, second = (Claim(store, Holder(name, "here", 1), ["ceryx"], told.append) for name in ("one", "two"))
     await first.acquire()
     await store.put("/other", b"")
     await store.compact(await store.revision())
@@ -241,9 +235,9 @@ async def test_who_waits_for_the_owner_does_so_though_history_is_forgotten(etcd:
 
 async def test_an_owner_learns_that_its_key_is_anothers(etcd: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease may live on: a copy of its data directory took over, say."""
-    monkeypatch.setattr(ownership, "LEASE", 0.3)
+    monkeypatch.setattr(claim, "LEASE", 0.3)
     store = EtcdStore(parse_address(etcd.url("/copied")), "control")
-    first, copy = (Ownership(store, Owner("same", "here", number), lambda _: None) for number in (1, 2))
+    first, copy = (Claim(store, Holder("same", "here", number), ["ceryx"], lambda _: None) for number in (1, 2))
     await first.acquire()
     await copy.acquire()
     async with asyncio.timeout(20):
@@ -256,11 +250,11 @@ async def test_a_member_that_stands_still_costs_no_lease(tmp_path: Path) -> None
     """Another one renews it, and answers, well before it runs out."""
     with running_etcd(tmp_path, 3) as running:
         store = EtcdStore(parse_address(running.url("/frozen")), "store")
-        lease = await store.grant_lease(ownership.LEASE)
+        lease = await store.grant_lease(claim.LEASE)
         running.members[0].send(signal.SIGSTOP)
         began = time.monotonic()
         await store.renew_lease(lease)
-        assert time.monotonic() - began < ownership.LEASE / 2
+        assert time.monotonic() - began < claim.LEASE / 2
         assert await store.get("/none") is None
         running.members[0].send(signal.SIGCONT)
         await store.close()
@@ -273,7 +267,10 @@ async def test_a_user_of_an_etcd_without_users_is_told_so(etcd: EtcdCluster, tmp
     location, said = etcd.url("/users", f"?user=lair&password_file={password}"), list[str]()
     async with asyncio.timeout(10):
         with pytest.raises(LairError, match="authentication is not enabled"):
-            async with open_stores(location, ["ceryx"], say=said.append):
+            async with (
+                open_stores(location) as stores,
+                stores.hold(["ceryx"], say=said.append, lost=lambda _: None),
+            ):
                 pass
     assert said == []
 
@@ -283,17 +280,21 @@ async def test_who_has_the_data_directory_follows_at_once(etcd: EtcdCluster) -> 
     location, said = etcd.url("/follow"), list[str]()
     address = parse_address(location)
     control_store = EtcdStore(address, "control")
-    crashed = Ownership(control_store, Owner("mine", "here", 1), said.append)
-    old = EtcdStore(address, "ceryx", Fence(control_store, KEY, await crashed.acquire()))
+    crashed = Claim(control_store, Holder("mine", "here", 1), ["ceryx"], said.append)
+    old = EtcdStore(address, "ceryx", Fence(control_store, SEAT, await crashed.acquire()))
     await old.put("/a", b"1")
-    async with asyncio.timeout(5), open_stores(location, ["ceryx"], installation="mine", say=said.append) as stores:
+    async with (
+        asyncio.timeout(5),
+        open_stores(location, identity="mine") as opened,
+        opened.hold(["ceryx"], say=said.append, lost=lambda _: None) as stores,
+    ):
         entry = await stores["ceryx"].get("/a")
         assert entry is not None and entry.value == b"1"
-        owner = await control_store.get(KEY)
+        owner = await control_store.get(SEAT)
         assert owner is not None and json.loads(owner.value)["process"] != 1
         with pytest.raises(Unavailable, match="taken over"):
             await old.put("/a", b"2")
-    assert await control_store.get(KEY) is None, "it is released at the end"
+    assert await control_store.get(SEAT) is None, "it is released at the end"
     assert said == []
     await old.close()
     await control_store.close()

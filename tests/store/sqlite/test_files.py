@@ -118,7 +118,7 @@ async def test_places_that_cannot_be_are_said_clearly(tmp_path: Path) -> None:
         with pytest.raises(LairError, match="can't be opened"):
             await open_sqlite(path)
     with pytest.raises(InvalidInput, match="redis://"):
-        async with open_stores("redis://127.0.0.1", ["ceryx"]):
+        async with open_stores("redis://127.0.0.1"):
             pass
 
 

@@ -14,6 +14,7 @@ from sourcelair.ceryx.agent.flows import are_visible
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.reports import Reporter
 from sourcelair.ceryx.agent.resolve import Lookup, Resolver, system_lookup
+from sourcelair.ceryx.agent.sources import ApiSource, RouteSource
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import StaleSession, TableControl
@@ -36,6 +37,8 @@ class Agent:
     Args:
         settings: `node` and `resolve_interval` are read.
         ceryx: the API; its owner closes it.
+        source: of the routes; that API where it is None.
+        true: set once the routes are to be followed: what the source has may be of before a reboot until then.
         control: the way into this node's NGINX.
         directory: of its own, for the session number and the last known routes; made where it is missing.
         waker: base URL of the waker that gets `waker_token`; None where there is none.
@@ -52,6 +55,8 @@ class Agent:
         directory: Path,
         waker: str | None,
         waker_token: str | None,
+        source: RouteSource | None = None,
+        true: asyncio.Event | None = None,
         lookup: Lookup = system_lookup,
     ) -> None:
         self._node = settings.node
@@ -61,6 +66,9 @@ class Agent:
         self._introduce = (settings.node, waker, waker_token)
         self._resolver = Resolver(settings.resolve_interval, lookup)
         self._waker_names = Resolver(settings.resolve_interval, lookup)
+        self.wakers = Wakers(self._waker_names)
+        self._source = source or ApiSource(ceryx)
+        self._true = true
         self._engine: Engine | None = None
         self.boot_id = boot_id()
 
@@ -70,18 +78,22 @@ class Agent:
         return self._engine is not None and self._engine.connected
 
     async def run(self) -> None:
-        """Keep this node as the API wants it. Returns only when a newer agent has taken over."""
+        """Keep this node as the API wants it. Returns only when a newer agent has taken over.
+
+        Raises:
+            Conflict: another node has this name.
+        """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         session = await asyncio.to_thread(next_session, self._directory / "session")
         journal = Journal(self._directory / "routes", self.boot_id)
         loaded = await asyncio.to_thread(journal.load)
-        wakers = Wakers(self._waker_names)
+        wakers = self.wakers
         table = NodeTable(self._resolver, wakers)
         engine = self._engine = Engine(self._control, session, table, journal, wakers=wakers, introduce=self._introduce)
         table.flows = await asyncio.to_thread(are_visible)
         table.on_change = wakers.on_change = engine.wake.set
-        table.load(loaded.entries, loaded.names, loaded.withdrawn)
-        feed = Feed(self._ceryx, self._node, table, journal)
+        await table.load(loaded.entries, loaded.names, loaded.withdrawn)
+        feed = Feed(self._source, self._node, table, journal)
         answers = Answers(self._ceryx, self._node, engine, table, journal)
         reporter = Reporter(self._ceryx, engine, table, node=self._node, session=session, resolver=self._resolver)
         reporter.is_asked = answers.asked
@@ -99,7 +111,7 @@ class Agent:
                     "resolver": self._resolver.run(),
                     "waker-names": self._waker_names.run(),
                     "engine": engine.run(),
-                    "feed": feed.run(),
+                    "feed": self._follow(feed),
                     "reports": reporter.run(),
                     "asks": answers.listen(reporter),
                     "answers": answers.run(reporter),
@@ -112,6 +124,11 @@ class Agent:
         finally:
             engine.connected = False
             journal.close()
+
+    async def _follow(self, feed: Feed) -> None:
+        if self._true is not None:
+            await self._true.wait()
+        await feed.run()
 
 
 async def _fall_back(feed: Feed, engine: Engine, *, filled: bool) -> None:

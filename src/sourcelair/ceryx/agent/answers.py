@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sourcelair.ceryx.agent.engine import Engine
-from sourcelair.ceryx.agent.feed import FIRST_PAUSE, LONGEST_PAUSE, SILENCE
+from sourcelair.ceryx.agent.feed import FIRST_PAUSE, LONGEST_PAUSE
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.reports import Reporter
+from sourcelair.ceryx.agent.sources import SILENCE
 from sourcelair.ceryx.agent.table import NodeTable
 from sourcelair.ceryx.table import EngineGone
 from sourcelair.client.ceryx import Acknowledgement, Ask, CeryxClient, InstanceCounts

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
-from sourcelair.ceryx.agent.table import NodeTable
+from sourcelair.ceryx.agent.table import MANY, NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
-from sourcelair.ceryx.table import EngineGone, EngineState, Flow, TableControl, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, Place, TableControl, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
+from sourcelair.pacing import keep
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -126,11 +127,13 @@ class Engine:
         self.generation = state.generation
         found = list[TableEntry]()
         if state.routes > 0:
-            found = await self._read([*self._table.wanted, *(self._table.shown.keys() - self._table.wanted.keys())])
+            wanted = self._table.wanted
+            found = await self._read([*wanted, *(source for source in self._table.shown if source not in wanted)])
         if anew:
             self._table.sound = True
             self.refusals.clear()
-        self._table.show_all(found, anew=anew)
+        async with self._one:  # nobody forgets an instance that is yet to be seen as live
+            await self._table.show_all(found, anew=anew)
         for source in self.refusals:
             if self.refusals.is_of(self._table.wanted.get(source)):  # it has its own time to be tried again
                 self._table.dirty.pop(source, None)
@@ -181,10 +184,10 @@ class Engine:
             await self._apply()
             self.on_applied()
 
-    async def _name_wakers(self, addresses: Mapping[str, str]) -> None:
-        if addresses:
+    async def _name_wakers(self, places: Mapping[str, Place]) -> None:
+        if places:
             async with self._one:
-                await self._control.set_wakers(addresses)
+                await self._control.set_wakers(places)
 
     async def _same_generation(self) -> None:
         state = await self._hello()
@@ -198,10 +201,12 @@ class Engine:
     async def _apply(self) -> None:
         """Bring all that is dirty now to NGINX; what comes meanwhile is for the next round."""
         goal, refused = self._table.revision, 0
-        for chunk in _chunks(list(self._table.dirty)):
+        for at, chunk in enumerate(_chunks(list(self._table.dirty)), 1):
             entries = [self._table.wanted[source] for source in chunk if source in self._table.dirty]
             self._journal.append(entries, self._table.names)
             refused += await self._tell(entries, refused)
+            if at * BATCH % MANY == 0:
+                keep()
         if refused:
             await self._hello()  # the API must not take more routes for room that is not there
         self._table.applied = goal

@@ -1,43 +1,38 @@
-"""Following the API: register, snapshot, watch. After any doubt another snapshot, of which the difference counts."""
+"""Following the routes: register, snapshot, watch. After any doubt another snapshot, of which the difference counts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 from sourcelair.ceryx.agent.journal import Journal
+from sourcelair.ceryx.agent.sources import RouteSource
 from sourcelair.ceryx.agent.table import NodeTable
-from sourcelair.client.ceryx import CeryxClient, RouteChange, RouteChanges
-from sourcelair.errors import HistoryCompacted, LairError
-from sourcelair.pacing import in_steps
+from sourcelair.errors import Conflict, HistoryCompacted, LairError
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
-
-SILENCE = 45.0
-"""Seconds without a byte, keep-alives included, after which a stream counts as broken."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between attempts: the first, and the longest after doubling."""
 
 
 class Feed:
-    """The routes of the API, as they come.
+    """All routes, as they come.
 
     Args:
-        ceryx: the API.
+        source: of the routes.
         node: this node's name.
         table: takes the routes.
         journal: is void when the registration it belongs to is gone.
     """
 
-    def __init__(self, ceryx: CeryxClient, node: str, table: NodeTable, journal: Journal) -> None:
+    def __init__(self, source: RouteSource, node: str, table: NodeTable, journal: Journal) -> None:
         self.tried = asyncio.Event()
         """Set once the first attempt has ended, well or not."""
         self.on_snapshot: Callable[[], None] = lambda: None
-        self._ceryx = ceryx
+        self._source = source
         self._node = node
         self._table = table
         self._journal = journal
@@ -59,7 +54,11 @@ class Feed:
         self._journal.void()
 
     async def run(self) -> None:
-        """Follow the API, for ever."""
+        """Follow them, for ever.
+
+        Raises:
+            Conflict: another node has this name.
+        """
         pause = FIRST_PAUSE
         while True:
             revision = self._table.revision
@@ -73,9 +72,11 @@ class Feed:
                             self._scope = None
             except HistoryCompacted:
                 self._doubt = True
+            except Conflict:
+                raise
             except LairError as error:
                 if not self._down:
-                    _log.warning("api_down", node=self._node, error=error.detail)
+                    _log.warning("routes_not_followed", node=self._node, error=error.detail)
                 self._down = True
             finally:
                 self.tried.set()
@@ -83,31 +84,21 @@ class Feed:
             await asyncio.sleep(pause)
 
     async def _follow(self) -> None:
-        node = await self._ceryx.register_node(self._node)
-        if not self._journal.note_registered(node.registered_revision):
+        registered = await self._source.register(self._node)
+        if not self._journal.note_registered(registered):
             _log.warning("registered_anew", node=self._node)
             self._void()
-            self._journal.note_registered(node.registered_revision)
+            self._journal.note_registered(registered)
         if self._doubt:
-            routes, revision = await self._ceryx.list_routes()
-            await self._table.snapshot(routes, revision)
+            async with self._source.all() as (routes, revision):
+                number = await self._table.snapshot(routes, revision)
             self._doubt = False
             if self.voided:
                 self.voided = False
                 self._journal.begin_again()
-            _log.info("snapshot_taken", node=self._node, routes=len(routes), revision=revision)
+            _log.info("snapshot_taken", node=self._node, routes=number, revision=revision)
             self.on_snapshot()
-        params = {"watch": "true", "from": self._table.revision + 1}
-        async with self._ceryx.events("/api/routes/", params=params, silence=SILENCE) as events:
-            self._down = False
-            async for event in events:
-                if event.event == "error":
-                    raise HistoryCompacted(event.data)
-                if event.event == "changes":
-                    await self._change(event.json())
-
-    async def _change(self, event: dict[str, Any]) -> None:
-        changes = list[RouteChange]()
-        async for change in in_steps(event["changes"]):
-            changes.append(RouteChange(**change))
-        await self._table.change(RouteChanges(revision=event["revision"], changes=changes))
+        async with contextlib.aclosing(self._source.watch(self._table.revision + 1)) as changes:
+            async for change in changes:
+                self._down = False
+                await self._table.change(change)

@@ -246,13 +246,18 @@ class Journal:
         self._meanwhile = []
         self._held, self._held_is_known = {}, False
         new, voids = self._path.with_suffix(".new"), self._voids
-        try:
-            lines, notes = await asyncio.to_thread(self._content, entries, names)
+
+        def write() -> tuple[int, dict[str, _Note], dict[str, TableEntry]]:
+            lines, notes = self._content(entries, names)
             content = b"".join(lines)
-            await asyncio.to_thread(write_file, new, content)
+            write_file(new, content)
+            return len(content), notes, {entry.source: entry for entry in entries if entry.state != "deleted"}
+
+        try:
+            size, notes, held = await asyncio.to_thread(write)
             if voids != self._voids:
                 return False  # this node was removed meanwhile: what was written binds nobody
-            self._take_over(new, len(content), len(entries), self._meanwhile)
+            self._take_over(new, size, len(entries), self._meanwhile)
         except OSError as error:
             _log.warning("journal_not_rewritten", path=str(self._path), error=str(error))
             return False
@@ -260,8 +265,13 @@ class Journal:
             self._meanwhile = None
         self._incomplete = False
         self._held_is_known = True
-        self._local |= {source: note for source, note in notes.items() if source not in self._held}
-        self._held = {entry.source: entry for entry in entries if entry.state != "deleted"} | self._held
+        # What came meanwhile is newer, and little: what was written is not gone through once more.
+        for source in self._held:
+            notes.pop(source, None)
+            if source in self._local:
+                notes[source] = self._local[source]
+        held.update(self._held)
+        self._local, self._held = notes, held
         return True
 
     def _restart(self, lines: list[bytes]) -> None:

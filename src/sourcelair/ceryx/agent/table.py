@@ -6,17 +6,21 @@ known to hold; acknowledgements rest on it and on `live_below`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 
 from sourcelair.ceryx.agent.entries import deleted, differs, entry_of, resolved
 from sourcelair.ceryx.agent.resolve import Resolution, Resolver
 from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import RouteChanges, StoredRoute
-from sourcelair.pacing import in_steps
+from sourcelair.pacing import STEP, in_steps, keep
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
+
+FEW, MANY = 1_000, 50_000
+"""Entries in one step of what is done with all of them, where each takes microseconds, and where it takes less."""
 
 
 class NodeTable:
@@ -72,10 +76,12 @@ class NodeTable:
             self._resolver.use(name, entry.revision)
             if known := self._resolver.answers.get(name):
                 entry = resolved(entry, known.address, known.problem)
-        self._hold(entry)
-        if self.shown.get(entry.source) == entry:
+        shown = self.shown.get(entry.source)
+        if shown == entry:
+            self._hold(shown)  # the same one, not another like it: that takes half of the memory
             self.dirty.pop(entry.source, None)
         else:
+            self._hold(entry)
             self.dirty[entry.source] = None
             self.on_change()
 
@@ -88,9 +94,11 @@ class NodeTable:
         """Have these applied once more, as far as they are still wanted: there was no room for them before."""
         self.dirty |= {source: None for source in sources if source in self.wanted}
 
-    def load(self, entries: Mapping[str, TableEntry], names: Mapping[str, str], withdrawn: Iterable[str]) -> None:
+    async def load(self, entries: Mapping[str, TableEntry], names: Mapping[str, str], withdrawn: Iterable[str]) -> None:
         """Want what the file held; each name keeps its last address until a look-up says otherwise."""
-        for source, entry in entries.items():
+        if len(entries) >= MANY:
+            keep()
+        async for source, entry in in_steps(entries.items()):
             name = names.get(source)
             if name is not None and entry.address is not None:
                 self._resolver.answers[name] = Resolution(entry.address, None)
@@ -133,17 +141,33 @@ class NodeTable:
         self.revision = changes.revision
         self.on_change()
 
-    async def snapshot(self, routes: Sequence[StoredRoute], revision: int) -> None:
-        """Want exactly these routes: what is the same is left alone, nothing is ever blanked."""
-        self._check_revision(max((entry.revision for entry in self.shown.values()), default=0), revision)
-        async for route in in_steps(routes):
+    async def snapshot(self, routes: AsyncIterable[StoredRoute], revision: int) -> int:
+        """Want exactly these routes, and return how many they are. What is the same is left alone, nothing is blanked.
+
+        Args:
+            routes: as they stood at the revision; each is wanted as soon as it comes. Where their end does not come,
+                those that came are wanted, and it is not known what else is.
+            revision: of the store.
+        """
+        held, fresh, sources = 0, 0, set[str]()
+        async for entry in in_steps(list(self.shown.values()), MANY):
+            held = max(held, entry.revision)
+        self._check_revision(held, revision)
+        async for route in routes:
             self.want_route(route, force=True)
-        sources = {route.source for route in routes}
-        for source in [source for source in self.wanted if source not in sources]:
-            if self.wanted[source].state != "deleted":
+            sources.add(self.wanted[route.source].source)
+            fresh += route.source in self.dirty
+            if len(sources) % STEP == 0:
+                await asyncio.sleep(0)
+            if fresh >= MANY:
+                fresh = 0
+                keep()
+        async for source in in_steps(list(self.wanted), MANY):
+            if source not in sources and self.wanted[source].state != "deleted":
                 self.want(deleted(source, revision), force=True)
         self.revision = revision
         self.on_change()
+        return len(sources)
 
     def _check_revision(self, held: int, revision: int) -> None:
         if held > revision:
@@ -175,16 +199,20 @@ class NodeTable:
             self.live.setdefault(after.instance, set()).add(after.source)
             self.withdrawn.pop(after.instance, None)
 
-    def show_all(self, found: Iterable[TableEntry], *, anew: bool) -> None:
+    async def show_all(self, found: Iterable[TableEntry], *, anew: bool) -> None:
         """Note all that NGINX holds, as it was read back, and find out what differs from what is wanted.
+
+        Others may want something else meanwhile, but nobody else shows anything.
 
         Args:
             found: what NGINX holds.
             anew: it is another generation: what was in flight in the last one is over.
         """
-        before = dict.fromkeys(self.live)
+        before = self.live
         self.shown, self.live, self.applied = {}, {}, -1
-        for entry in found:
+        async for at, entry in in_steps(enumerate(found, 1), FEW):
+            if at % MANY == 0:
+                keep()
             if entry.state == "deleted":
                 continue
             wanted = self.wanted.get(entry.source)
@@ -199,9 +227,15 @@ class NodeTable:
             self._move(None, self.shown[entry.source])
         if anew:
             self.withdrawn = {}
-        self.withdrawn |= {instance: None for instance in before if instance not in self.live and not anew}
+        async for _ in in_steps(range(len(before)), FEW):  # bit by bit: to free it takes time, too
+            instance, _sources = before.popitem()
+            if not anew and instance not in self.live:
+                self.withdrawn[instance] = None
         # A deletion too of what an NGINX never had: it must get into the journal, which may still hold the route.
-        self.dirty = {source: None for source, entry in self.wanted.items() if self.shown.get(source) != entry}
+        self.dirty = {}
+        async for source in in_steps(list(self.wanted), FEW):
+            if self.shown.get(source) != self.wanted.get(source):
+                self.dirty[source] = None
 
     def live_below(self, instance: str, revision: int) -> bool:
         """Return whether NGINX sends an instance requests by an entry that is no newer than a revision."""

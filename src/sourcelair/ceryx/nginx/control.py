@@ -13,7 +13,7 @@ from typing import Literal, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from sourcelair.ceryx.addresses import literal
-from sourcelair.ceryx.table import EngineGone, EngineState, Flow, StaleSession, TableEntry, TableFull
+from sourcelair.ceryx.table import EngineGone, EngineState, Flow, Place, StaleSession, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
 
 CALL_TIMEOUT = 10.0
@@ -41,7 +41,7 @@ class NginxControl:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._session = 0
-        self._wakers: dict[str, str] = {}
+        self._wakers: dict[str, Place] = {}
 
     async def _call(self, action: str, body: str = "", *, session: int | None = None) -> tuple[int, str]:
         try:
@@ -97,18 +97,18 @@ class NginxControl:
             if status == 507:
                 raise TableFull(answer)
 
-    async def set_wakers(self, addresses: Mapping[str, str]) -> None:
+    async def set_wakers(self, places: Mapping[str, Place]) -> None:
         """Say where wakers are. See `TableControl`."""
-        self._wakers |= addresses
-        urls = list(addresses)
+        self._wakers |= places
+        urls = list(places)
         for at in range(0, len(urls), BATCH):
             await self._call("apply", "\n".join(self._waker_line(url) for url in urls[at : at + BATCH]))
 
     def _waker_line(self, url: str) -> str:
         """Return what names a waker: without an address while it is not known; NGINX keeps one that it has."""
         parts = urlsplit(url)
-        address = literal(parts.hostname or "") or self._wakers.get(url, "")
-        return "\t".join(("W", url, address if parts.scheme == "http" else "", str(parts.port or 80)))
+        address, port = self._wakers.get(url) or (literal(parts.hostname or "") or "", parts.port or 80)
+        return "\t".join(("W", url, address if parts.scheme == "http" else "", str(port)))
 
     async def read(self, sources: Sequence[str]) -> list[TableEntry | None]:
         """Return what the table really holds for these hosts. See `TableControl`."""

@@ -5,8 +5,30 @@ from __future__ import annotations
 import errno
 import socket
 
+from sourcelair.cli.session import reachable
+from sourcelair.cli.system.roles import Role
 from sourcelair.errors import Conflict, InvalidInput, LairError
-from sourcelair.settings import split_address
+from sourcelair.settings import Settings, split_address
+
+UNSPECIFIED = ("0.0.0.0", "::", "*")
+
+
+def advertised(settings: Settings, role: Role) -> str:
+    """Return the URL at which other processes reach the APIs of this one.
+
+    Raises:
+        InvalidInput: it listens everywhere, and nobody said where that is.
+    """
+    host, port = split_address(settings.api_listen)
+    if host in UNSPECIFIED and settings.advertise_address is not None:
+        host = settings.advertise_address.strip("[]")
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if host in UNSPECIFIED and role.services and not role.is_all:
+        raise InvalidInput(
+            f"--api-listen {settings.api_listen}: the other services have to know where this is: say the address of "
+            "this machine, or give it with LAIR_ADVERTISE_ADDRESS."
+        )
+    return f"http://{reachable(settings.api_listen)}"
 
 
 def bind(address: str, setting: str) -> socket.socket:

@@ -24,8 +24,13 @@ START_TIMEOUT = 3600.0
 """Seconds in which it must be up, longer than it allows itself: it gives up by itself, and says why."""
 
 
-def start_in_background(settings: Settings, directory: DataDirectory) -> dict[str, Any]:
+def start_in_background(settings: Settings, directory: DataDirectory, *, take_over: bool) -> dict[str, Any]:
     """Start `lair up` in a session of its own, and return what it says of itself once it is up.
+
+    Args:
+        settings: of the command.
+        directory: prepared, not locked.
+        take_over: servers are at home in this data directory from now on.
 
     Raises:
         LairError: it did not come up. The message is its own last line, and the kind is that of its exit code: a
@@ -47,6 +52,7 @@ def start_in_background(settings: Settings, directory: DataDirectory) -> dict[st
                 *("--api-listen", settings.api_listen, "--domain", settings.domain),
                 *(("--store", settings.store) if settings.store else ()),
                 "--demo" if settings.demo else "--no-demo",
+                *(("--take-over",) if take_over else ()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

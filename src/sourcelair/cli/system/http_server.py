@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 CLOSE_TIMEOUT = 1
 """Seconds that requests in flight get at shutdown; streams are ended by their services before."""
@@ -24,7 +24,7 @@ class HttpServer(uvicorn.Server):
         listening: a bound socket.
     """
 
-    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

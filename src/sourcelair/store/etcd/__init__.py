@@ -6,8 +6,8 @@
 """
 
 from sourcelair.store.etcd.address import EtcdAddress, parse_address
-from sourcelair.store.etcd.ownership import Owner
+from sourcelair.store.etcd.claim import Holder
 from sourcelair.store.etcd.store import EtcdStore
-from sourcelair.store.etcd.stores import open_etcd
+from sourcelair.store.etcd.stores import EtcdStores
 
-__all__ = ["EtcdAddress", "EtcdStore", "Owner", "open_etcd", "parse_address"]
+__all__ = ["EtcdAddress", "EtcdStore", "EtcdStores", "Holder", "parse_address"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from copy import copy
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -85,7 +86,7 @@ class Cluster:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._at = 0
         self._token: str | None = None
-        self._authenticating = asyncio.Lock()
+        self._authenticating: asyncio.Task[str] | None = None
         self._closed = False
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -95,6 +96,9 @@ class Cluster:
         """Wait for the calls that are under way, and close all connections. Streams end before, or break off."""
         self._closed = True
         await self._idle.wait()
+        if self._authenticating is not None:
+            self._authenticating.cancel()
+            await asyncio.wait([self._authenticating])
         for channel in self._channels.values():
             await channel.close()
 
@@ -121,11 +125,31 @@ class Cluster:
     async def _metadata(self) -> Sequence[tuple[str, str]]:
         if self._address.user is None:
             return (NEEDS_LEADER,)
-        async with self._authenticating:
-            if self._token is None:
-                request = rpc.AuthenticateRequest(name=self._address.user, password=self._address.password())
-                self._token = (await self._ask(AUTHENTICATE, request, repeatable=True, metadata=(NEEDS_LEADER,))).token
-        return (NEEDS_LEADER, ("token", self._token))
+        token = self._token
+        if token is None:
+            # One attempt for all who need it now: while etcd is away they wait side by side, not one after the other.
+            if self._authenticating is None:
+                self._authenticating = asyncio.create_task(self._authenticate(), name="etcd authentication")
+                self._authenticating.add_done_callback(self._authenticated)
+            try:
+                token = await asyncio.shield(self._authenticating)
+            except LairError as error:
+                raise copy(error) from error  # each caller has its own, to which it may add
+        return (NEEDS_LEADER, ("token", token))
+
+    async def _authenticate(self) -> str:
+        request = rpc.AuthenticateRequest(name=self._address.user, password=self._address.password())
+        try:
+            answer = await self._ask(AUTHENTICATE, request, repeatable=True, metadata=(NEEDS_LEADER,))
+        except asyncio.CancelledError as error:  # by `close` alone
+            raise Unavailable("The store in etcd is closed.") from error
+        self._token = answer.token
+        return answer.token
+
+    def _authenticated(self, task: asyncio.Task[str]) -> None:
+        self._authenticating = None
+        if not task.cancelled():
+            task.exception()  # seen, also where nobody waits for it any more
 
     def forget_token(self, token: str | None = None) -> None:
         """Authenticate anew for the next call; with `token` only if that is still the one."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sourcelair.errors import Unavailable
 from sourcelair.store.base import Entry, Event
 from sourcelair.store.etcd import rpc_pb2 as rpc
+from sourcelair.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 
 class Keys:
@@ -23,8 +27,12 @@ class Keys:
         return self._prefix + key.encode()
 
     def ours(self, key: bytes) -> str:
-        """Return a key of etcd as the store has it."""
-        return key[len(self._prefix) :].decode()
+        """Return a key of etcd as the store has it. Raises Unavailable: it is no text, so nobody of ours wrote it."""
+        try:
+            return key[len(self._prefix) :].decode()
+        except UnicodeDecodeError as error:
+            shown = key.decode(errors="backslashreplace")
+            raise Unavailable(f"etcd has a key among ours that nobody of ours wrote, {shown}: delete it.") from error
 
     def range(self, prefix: str, start_after: str = "") -> tuple[bytes, bytes]:
         """Return the first key of a range, and the one after its last: all that begin with a prefix."""
@@ -45,10 +53,14 @@ class Keys:
         )
 
     def events(self, found: Iterable[rpc.Event]) -> Iterable[Event]:
-        """Give events as the store has them."""
+        """Give events as the store has them, those of keys that nobody of ours wrote left out."""
         for event in found:
+            try:
+                key, revision = self.ours(event.kv.key), event.kv.mod_revision
+            except Unavailable as error:
+                _log.warning("foreign_key", error=error.detail)
+                continue
             before = self.entry(event.prev_kv) if event.HasField("prev_kv") else None
-            key, revision = self.ours(event.kv.key), event.kv.mod_revision
             if event.type == rpc.Event.DELETE:
                 yield Event("delete", key, revision, None, before)
             else:

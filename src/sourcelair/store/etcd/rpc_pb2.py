@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsourcelair/store/etcd/rpc.proto\x12\x0fsourcelair.etcd\"\x1a\n\x06Header\x12\x10\n\x08revision\x18\x03 \x01(\x03\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"\xa2\x01\n\x05\x45vent\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.sourcelair.etcd.Event.Type\x12%\n\x02kv\x18\x02 \x01(\x0b\x32\x19.sourcelair.etcd.KeyValue\x12*\n\x07prev_kv\x18\x03 \x01(\x0b\x32\x19.sourcelair.etcd.KeyValue\"\x1b\n\x04Type\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\"b\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\"n\n\rRangeResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sourcelair.etcd.Header\x12&\n\x03kvs\x18\x02 \x03(\x0b\x32\x19.sourcelair.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"!\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"&\n\x13\x44\x65leteRangeResponse\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xc7\x01\n\tRequestOp\x12\x36\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1d.sourcelair.etcd.RangeRequestH\x00\x12\x32\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1b.sourcelair.etcd.PutRequestH\x00\x12\x43\n\x14request_delete_range\x18\x03 \x01(\x0b\x32#.sourcelair.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request\"\x99\x01\n\nResponseOp\x12\x38\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1e.sourcelair.etcd.RangeResponseH\x00\x12\x45\n\x15response_delete_range\x18\x03 \x01(\x0b\x32$.sourcelair.etcd.DeleteRangeResponseH\x00\x42\n\n\x08response\"\xe1\x01\n\x07\x43ompare\x12/\n\x06result\x18\x01 \x01(\x0e\x32\x1f.sourcelair.etcd.Compare.Result\x12/\n\x06target\x18\x02 \x01(\x0e\x32\x1f.sourcelair.etcd.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\"\x13\n\x06Result\x12\t\n\x05\x45QUAL\x10\x00\"*\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x42\x0e\n\x0ctarget_union\"\x91\x01\n\nTxnRequest\x12)\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x18.sourcelair.etcd.Compare\x12+\n\x07success\x18\x02 \x03(\x0b\x32\x1a.sourcelair.etcd.RequestOp\x12+\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1a.sourcelair.etcd.RequestOp\"y\n\x0bTxnResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sourcelair.etcd.Header\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12.\n\tresponses\x18\x03 \x03(\x0b\x32\x1b.sourcelair.etcd.ResponseOp\"%\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x14\n\x12\x43ompactionResponse\"v\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\"^\n\x0cWatchRequest\x12=\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32#.sourcelair.etcd.WatchCreateRequestH\x00\x42\x0f\n\rrequest_union\"\xb4\x01\n\rWatchResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sourcelair.etcd.Header\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12&\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x16.sourcelair.etcd.Event\" \n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\" \n\x12LeaseGrantResponse\x12\n\n\x02id\x18\x02 \x01(\x03\" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"\x15\n\x13LeaseRevokeResponse\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"1\n\x16LeaseKeepAliveResponse\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"%\n\x14\x41uthenticateResponse\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsourcelair/store/etcd/rpc.proto\x12\x0fsourcelair.etcd\"\x1a\n\x06Header\x12\x10\n\x08revision\x18\x03 \x01(\x03\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"\xa2\x01\n\x05\x45vent\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.sourcelair.etcd.Event.Type\x12%\n\x02kv\x18\x02 \x01(\x0b\x32\x19.sourcelair.etcd.KeyValue\x12*\n\x07prev_kv\x18\x03 \x01(\x0b\x32\x19.sourcelair.etcd.KeyValue\"\x1b\n\x04Type\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\"b\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\"n\n\rRangeResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sourcelair.etcd.Header\x12&\n\x03kvs\x18\x02 \x03(\x0b\x32\x19.sourcelair.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"!\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"&\n\x13\x44\x65leteRangeResponse\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xc7\x01\n\tRequestOp\x12\x36\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1d.sourcelair.etcd.RangeRequestH\x00\x12\x32\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1b.sourcelair.etcd.PutRequestH\x00\x12\x43\n\x14request_delete_range\x18\x03 \x01(\x0b\x32#.sourcelair.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request\"\x99\x01\n\nResponseOp\x12\x38\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1e.sourcelair.etcd.RangeResponseH\x00\x12\x45\n\x15response_delete_range\x18\x03 \x01(\x0b\x32$.sourcelair.etcd.DeleteRangeResponseH\x00\x42\n\n\x08response\"\xe1\x01\n\x07\x43ompare\x12/\n\x06result\x18\x01 \x01(\x0e\x32\x1f.sourcelair.etcd.Compare.Result\x12/\n\x06target\x18\x02 \x01(\x0e\x32\x1f.sourcelair.etcd.Compare.Target\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\"\x13\n\x06Result\x12\t\n\x05\x45QUAL\x10\x00\"*\n\x06Target\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x42\x0e\n\x0ctarget_union\"\x91\x01\n\nTxnRequest\x12)\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x18.sourcelair.etcd.Compare\x12+\n\x07success\x18\x02 \x03(\x0b\x32\x1a.sourcelair.etcd.RequestOp\x12+\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1a.sourcelair.etcd.RequestOp\"y\n\x0bTxnResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sourcelair.etcd.Header\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12.\n\tresponses\x18\x03 \x03(\x0b\x32\x1b.sourcelair.etcd.ResponseOp\"%\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x14\n\x12\x43ompactionResponse\"\x88\x01\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"^\n\x0cWatchRequest\x12=\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32#.sourcelair.etcd.WatchCreateRequestH\x00\x42\x0f\n\rrequest_union\"\xc6\x01\n\rWatchResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.sourcelair.etcd.Header\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12&\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x16.sourcelair.etcd.Event\" \n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\" \n\x12LeaseGrantResponse\x12\n\n\x02id\x18\x02 \x01(\x03\" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"\x15\n\x13LeaseRevokeResponse\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"1\n\x16LeaseKeepAliveResponse\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"%\n\x14\x41uthenticateResponse\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,26 +67,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPACTIONREQUEST']._serialized_end=1602
   _globals['_COMPACTIONRESPONSE']._serialized_start=1604
   _globals['_COMPACTIONRESPONSE']._serialized_end=1624
-  _globals['_WATCHCREATEREQUEST']._serialized_start=1626
-  _globals['_WATCHCREATEREQUEST']._serialized_end=1744
-  _globals['_WATCHREQUEST']._serialized_start=1746
-  _globals['_WATCHREQUEST']._serialized_end=1840
-  _globals['_WATCHRESPONSE']._serialized_start=1843
-  _globals['_WATCHRESPONSE']._serialized_end=2023
-  _globals['_LEASEGRANTREQUEST']._serialized_start=2025
-  _globals['_LEASEGRANTREQUEST']._serialized_end=2057
-  _globals['_LEASEGRANTRESPONSE']._serialized_start=2059
-  _globals['_LEASEGRANTRESPONSE']._serialized_end=2091
-  _globals['_LEASEREVOKEREQUEST']._serialized_start=2093
-  _globals['_LEASEREVOKEREQUEST']._serialized_end=2125
-  _globals['_LEASEREVOKERESPONSE']._serialized_start=2127
-  _globals['_LEASEREVOKERESPONSE']._serialized_end=2148
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=2150
-  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=2185
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=2187
-  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=2236
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=2238
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=2291
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=2293
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=2330
+  _globals['_WATCHCREATEREQUEST']._serialized_start=1627
+  _globals['_WATCHCREATEREQUEST']._serialized_end=1763
+  _globals['_WATCHREQUEST']._serialized_start=1765
+  _globals['_WATCHREQUEST']._serialized_end=1859
+  _globals['_WATCHRESPONSE']._serialized_start=1862
+  _globals['_WATCHRESPONSE']._serialized_end=2060
+  _globals['_LEASEGRANTREQUEST']._serialized_start=2062
+  _globals['_LEASEGRANTREQUEST']._serialized_end=2094
+  _globals['_LEASEGRANTRESPONSE']._serialized_start=2096
+  _globals['_LEASEGRANTRESPONSE']._serialized_end=2128
+  _globals['_LEASEREVOKEREQUEST']._serialized_start=2130
+  _globals['_LEASEREVOKEREQUEST']._serialized_end=2162
+  _globals['_LEASEREVOKERESPONSE']._serialized_start=2164
+  _globals['_LEASEREVOKERESPONSE']._serialized_end=2185
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=2187
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=2222
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=2224
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=2273
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=2275
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=2328
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=2330
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=2367
 # @@protoc_insertion_point(module_scope)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sourcelair.errors import HistoryCompacted, InvalidInput, LairError, OutOfSpace, Unavailable
+from sourcelair.pacing import in_steps
 from sourcelair.store.base import (
     Change,
     Compare,
@@ -37,13 +38,16 @@ RENEWALS, RENEWAL = 3, 2.0
 MAX_TXN_OPS = 128
 """What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
 
+PER_STEP = 2_000
+"""Keys of a list that are taken out of etcd's answer in one step: about 5 ms of the event loop."""
+
 NEVER = -1
 """A revision that no key ever has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A key that must be at a revision for anything to be written: see `ownership`. `lost` is told where it is not."""
+    """A key that must be at a revision for anything to be written: see `claim`. `lost` is told where it is not."""
 
     store: EtcdStore
     key: str
@@ -72,6 +76,11 @@ class EtcdStore:
         """See `Store.most_operations`. One of the conditions is the fence."""
         return MAX_TXN_OPS - 1
 
+    @property
+    def page_size(self) -> int:
+        """See `Store.page_size`: for each page etcd walks over all keys to the end of the range."""
+        return 10_000
+
     async def revision(self) -> int:
         """See `Store.revision`. It is the cluster's, which others may write to."""
         request = rpc.RangeRequest(key=self._keys.of(""), limit=1, keys_only=True)
@@ -88,17 +97,17 @@ class EtcdStore:
         if limit < 0:
             raise InvalidInput(f"limit: {limit} is negative; 0 means all.")
         first, end = self._keys.range(check_text("prefix", prefix), check_text("start_after", start_after))
-        if first >= end:
-            return Page((), revision if revision is not None else await self.revision(), more=False)
+        is_empty = first >= end
         request = rpc.RangeRequest(
-            key=first,
-            range_end=end,
+            key=self._keys.of("") if is_empty else first,  # of an empty range only the revision is looked at
+            range_end=b"" if is_empty else end,
             limit=min(limit, MAX_INTEGER),
             revision=0 if revision is None else min(max(revision, 1), MAX_INTEGER),
         )
         answer = await self._cluster.call(RANGE, request, repeatable=True)
         read_at = answer.header.revision if revision is None else revision
-        return Page(tuple(map(self._keys.entry, answer.kvs)), read_at, answer.more)
+        entries = [self._keys.entry(found) async for found in in_steps(answer.kvs, PER_STEP)]
+        return Page(tuple(entries), read_at, answer.more)
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: int | None = None) -> int:
         """See `Store.put`."""

@@ -1,4 +1,4 @@
-"""All stores of one control plane, once it is their owner."""
+"""The stores of an installation in etcd: those of a service belong to who has its seat."""
 
 from __future__ import annotations
 
@@ -6,63 +6,93 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 from sourcelair.errors import LairError, Unavailable
 from sourcelair.store.etcd.address import EtcdAddress
-from sourcelair.store.etcd.ownership import KEY, Owner, Ownership
+from sourcelair.store.etcd.claim import Claim, Holder, seat_key
+from sourcelair.store.etcd.seats import Seats
 from sourcelair.store.etcd.store import EtcdStore, Fence
 
 PAUSE = 1.0
 """Seconds before etcd is asked again where it does not answer."""
 
 
-@asynccontextmanager
-async def open_etcd(
-    address: EtcdAddress,
-    names: Sequence[str],
-    owner: Owner,
-    *,
-    say: Callable[[str], None],
-    lost: Callable[[LairError], None],
-) -> AsyncIterator[dict[str, EtcdStore]]:
-    """Open the stores of an installation, for as long as nobody else is their owner.
+class EtcdStores:
+    """All stores under one prefix; an async context manager.
 
     Args:
         address: of the cluster, and the prefix that they share.
-        names: of the stores.
-        owner: who opens them.
-        say: told, for a person, what is being waited for: etcd, or another owner.
-        lost: called when somebody else may be the owner; nothing of ours is written any more by then.
-
-    Raises:
-        LairError: etcd refuses whoever this is.
+        holder: this process.
     """
-    async with AsyncExitStack() as stack:
-        control = EtcdStore(address, "control")
-        stack.push_async_callback(control.close)
-        ownership = Ownership(control, owner, say)
-        revision = await _acquire(ownership, say)
-        stack.push_async_callback(_release, ownership)
-        keeping = asyncio.create_task(ownership.keep(), name="etcd ownership")
-        stack.push_async_callback(_cancel, keeping)
 
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and isinstance(error := task.exception(), LairError):
-                lost(error)
+    def __init__(self, address: EtcdAddress, holder: Holder) -> None:
+        self._address = address
+        self._holder = holder
+        self._control = EtcdStore(address, "control")
+        self._stack = AsyncExitStack()
+        self.seats: Seats = Seats(self._control)
 
-        keeping.add_done_callback(ended)
-        stores = {}
-        for name in names:
-            stores[name] = EtcdStore(address, name, Fence(control, KEY, revision, lost))
-            stack.push_async_callback(stores[name].close)
-        yield stores
+    async def __aenter__(self) -> Self:
+        self._stack.push_async_callback(self._control.close)
+        self._stack.push_async_callback(_cancel, asyncio.create_task(self.seats.run(), name="etcd seats"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def shared(self, name: str) -> EtcdStore:
+        """Open a store that every process may write to; its writes have conditions of their own."""
+        store = EtcdStore(self._address, name)
+        self._stack.push_async_callback(store.close)
+        return store
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        services: Sequence[str],
+        *,
+        say: Callable[[str], None],
+        lost: Callable[[LairError], None],
+    ) -> AsyncIterator[dict[str, EtcdStore]]:
+        """Open the stores of some services, for as long as nobody else acts for them.
+
+        Args:
+            services: each has one store, of its name.
+            say: told, for a person, what is being waited for: etcd, or another process.
+            lost: called when somebody else may act for one of them; nothing of ours is written any more by then.
+
+        Raises:
+            LairError: etcd refuses whoever this is.
+        """
+        async with AsyncExitStack() as stack:
+            claim = Claim(self._control, self._holder, services, say)
+            revision = await _acquire(claim, say)
+            stack.push_async_callback(_release, claim)
+            keeping = asyncio.create_task(claim.keep(), name="etcd claim")
+            stack.push_async_callback(_cancel, keeping)
+
+            def ended(task: asyncio.Task[None]) -> None:
+                if not task.cancelled() and isinstance(error := task.exception(), LairError):
+                    lost(error)
+
+            keeping.add_done_callback(ended)
+            stores = {}
+            for name in services:
+                fence = Fence(self._control, seat_key(name), revision, lost)
+                stores[name] = EtcdStore(self._address, name, fence)
+                stack.push_async_callback(stores[name].close)
+            yield stores
 
 
-async def _acquire(ownership: Ownership, say: Callable[[str], None]) -> int:
+async def _acquire(claim: Claim, say: Callable[[str], None]) -> int:
     said = ""
     while True:
         try:
-            return await ownership.acquire()
+            return await claim.acquire()
         except Unavailable as error:
             if error.detail != said:
                 said = error.detail
@@ -70,9 +100,9 @@ async def _acquire(ownership: Ownership, say: Callable[[str], None]) -> int:
             await asyncio.sleep(PAUSE)
 
 
-async def _release(ownership: Ownership) -> None:
+async def _release(claim: Claim) -> None:
     with contextlib.suppress(LairError):  # it runs out by itself
-        await ownership.release()
+        await claim.release()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

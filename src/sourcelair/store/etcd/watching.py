@@ -3,7 +3,8 @@
 Never after the revision of a header that came with events: etcd may send a batch that ends at 1001 under one of 5001.
 While nothing happens it says now and then that all up to a revision was given, so that history may be forgotten up to
 there. And it is asked for one revision more than is wanted: it gives a watch that begins at the very revision up to
-which history is gone, though what was deleted there is gone too.
+which history is gone, though what was deleted there is gone too. What is caught up with comes in fragments: without
+them up to a thousand revisions are one answer, of whatever size.
 """
 
 from __future__ import annotations
@@ -33,10 +34,15 @@ async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -
     while True:
         request = rpc.WatchRequest(
             create_request=rpc.WatchCreateRequest(
-                key=first, range_end=end, start_revision=max(1, wanted - 1), prev_kv=True, progress_notify=True
+                key=first,
+                range_end=end,
+                start_revision=max(1, wanted - 1),
+                prev_kv=True,
+                progress_notify=True,
+                fragment=True,
             )
         )
-        answers = cluster.stream(WATCH, request)
+        answers, rest = cluster.stream(WATCH, request), list[rpc.Event]()
         try:
             async for answer in answers:
                 if answer.canceled:
@@ -45,7 +51,8 @@ async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -
                 if broken:
                     _log.info("watch_goes_on", prefix=prefix, revision=wanted)
                 pause, broken = FIRST_PAUSE, False
-                for change in _changes(keys, answer.events):
+                events, rest = _whole([*rest, *answer.events], is_fragment=answer.fragment)
+                for change in _changes(keys, events):
                     if change.revision >= wanted:
                         wanted = change.revision + 1
                         yield change
@@ -71,7 +78,15 @@ def _cancelled(answer: rpc.WatchResponse) -> Exception:
     return Interrupted(answer.cancel_reason or "etcd cancelled it")
 
 
+def _whole(events: list[rpc.Event], *, is_fragment: bool) -> tuple[list[rpc.Event], list[rpc.Event]]:
+    """Return the events of revisions that are whole, and those of one of which more may come in the next fragment."""
+    end = len(events)
+    while is_fragment and end and events[end - 1].kv.mod_revision == events[-1].kv.mod_revision:
+        end -= 1
+    return events[:end], events[end:]
+
+
 def _changes(keys: Keys, events: Iterable[rpc.Event]) -> Iterable[Change]:
-    """Give events by revision, each in the order of its keys. etcd sends each revision whole."""
+    """Give events by revision, each in the order of its keys."""
     for revision, some in groupby(keys.events(events), key=lambda event: event.revision):
         yield Change(revision, tuple(sorted(some, key=lambda event: event.key)))

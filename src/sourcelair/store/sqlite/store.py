@@ -40,6 +40,11 @@ class SqliteStore:
         """See `Store.most_operations`: any number."""
         return None
 
+    @property
+    def page_size(self) -> int:
+        """See `Store.page_size`: one thread reads for all."""
+        return 500
+
     async def revision(self) -> int:
         """See `Store.revision`."""
         return await self._reader.revision()

@@ -14,7 +14,8 @@ local CLAIM = 4              -- seconds that a claim lasts unless it is renewed
 local RENEW = 1              -- seconds between renewals
 local MOST = 400             -- calls of one worker at once; NGINX drops timers above its own limit
 local CONNECT_TIMEOUT = 2000     -- milliseconds
-local ANSWER_TIMEOUT = 75000     -- milliseconds: a waker long-polls
+local ANSWER_TIMEOUT = 75        -- seconds: a waker long-polls
+local LOOK = 1000                -- milliseconds between looks at whether it is still the one to ask
 local MOST_BODY = 32768          -- bytes of a waker's answer that are passed on: all of it, or nothing
 local KEEP_OUTCOME = 30          -- seconds
 local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2    -- seconds between calls for one host
@@ -122,10 +123,31 @@ local function read_headers(socket)
     end
 end
 
+-- Receives the first line of an answer. One that stands still may have been followed by another, elsewhere: then that
+-- one is to be asked, and this one is given up.
+local function first_line(socket, waker)
+    local deadline = ngx.now() + ANSWER_TIMEOUT
+    local line, reason, part
+    local begun = ""
+    socket:settimeouts(CONNECT_TIMEOUT, CONNECT_TIMEOUT, LOOK)
+    repeat
+        line, reason, part = socket:receive("*l")
+        if line then
+            socket:settimeouts(CONNECT_TIMEOUT, CONNECT_TIMEOUT, ANSWER_TIMEOUT * 1000)
+            return begun .. line
+        end
+        begun = begun .. (part or "")
+        if wakers.has_moved(waker) then
+            return nil, "another one has its place"
+        end
+    until reason ~= "timeout" or ngx.now() > deadline
+    return nil, reason
+end
+
 -- Sends one wake request and returns {code, ...}; code 0: the waker can't be reached.
 local function ask(waker, order)
     local socket = ngx.socket.tcp()
-    socket:settimeouts(CONNECT_TIMEOUT, CONNECT_TIMEOUT, ANSWER_TIMEOUT)
+    socket:settimeouts(CONNECT_TIMEOUT, CONNECT_TIMEOUT, ANSWER_TIMEOUT * 1000)
     local ok, reason = socket:connect(waker.address, waker.port)
     if not ok then
         return { code = 0, reason = reason }
@@ -140,7 +162,7 @@ local function ask(waker, order)
     }
     local line
     if ok then
-        line, reason = socket:receive("*l")
+        line, reason = first_line(socket, waker)
     end
     local code = line and tonumber(line:match("^HTTP/1%.%d (%d%d%d)"))
     if not code then

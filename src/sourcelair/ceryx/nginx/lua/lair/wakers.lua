@@ -46,13 +46,18 @@ function _M.get(number)
     end
     local url, address, port = text:match("^([^\t]*)\t([^\t]*)\t([^\t]*)$")
     local host, path = url:match("^http://([^/]+)(.*)$")
-    waker = { text = text, url = url, address = address, port = tonumber(port), host = host, path = path or "" }
+    waker = { number = number, text = text, url = url, address = address, port = tonumber(port), host = host, path = path or "" }
     if address:find(":", 1, true) then
         waker.address = "[" .. address .. "]"
     end
     waker.usable = host ~= nil and address ~= ""
     parsed[number] = waker
     return waker
+end
+
+-- Tells whether a waker is called otherwise by now than when it was got.
+function _M.has_moved(waker)
+    return state:get("waker:" .. waker.number) ~= waker.text
 end
 
 -- Returns the Authorization header for a waker, empty unless it is this node's own.
