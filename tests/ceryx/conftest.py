@@ -69,9 +69,9 @@ def make_settings(tmp_path: Path, **changes: object) -> Settings:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, **changes: object) -> AsyncIterator[Ceryx]:
-    """A Ceryx in this process."""
-    store = await open_sqlite(tmp_path / "ceryx.db")
+async def running(tmp_path: Path, store: Store | None = None, **changes: object) -> AsyncIterator[Ceryx]:
+    """A Ceryx in this process, on SQLite where it is given no other store."""
+    store = store or await open_sqlite(tmp_path / "ceryx.db")
     clock = Clock()
     try:
         async with CeryxService(store, make_settings(tmp_path, **changes), clock) as service:

@@ -33,6 +33,7 @@ class MemoryEngine:
     forgotten: list[str] = field(default_factory=list)
     open_flows: list[Flow] = field(default_factory=list)
     held: int = 0
+    connections: int | None = None
     before_apply: Callable[[Sequence[TableEntry]], Awaitable[None]] | None = None
     before_forget: Callable[[Sequence[str]], None] | None = None
     after_counts: Callable[[Sequence[str]], Awaitable[None]] | None = None
@@ -65,7 +66,8 @@ class MemoryEngine:
         if session < self.session:
             raise StaleSession
         self.session = session
-        return EngineState(self.generation, self.loaded, len(self.routes()), self.published or self.capacity, self.held)
+        capacity = self.published or self.capacity
+        return EngineState(self.generation, self.loaded, len(self.routes()), capacity, self.held, self.connections)
 
     async def apply(self, entries: Sequence[TableEntry], session: int | None = None) -> None:
         if self.before_apply:

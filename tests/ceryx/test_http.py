@@ -125,6 +125,7 @@ async def test_put_refuses_a_body_of_another_source(ceryx: Ceryx) -> None:
         ({"source": "a", "settings": {"mode": "redirect"}}, "redirect"),
         ({"source": "a", "target": "http://h:1", "settings": {"mode": "tunnel"}}, "settings.mode"),
         ({"source": "a", "target": "http://h:1", "settings": {"colour": "red"}}, "settings.colour"),
+        ({"source": "a", "target": "http://h:1", "settings": {"buffering": "all"}}, "settings.buffering"),
         ({"source": "a", "target": "http://h:1", "settings": {"key_path": "/a\nb"}}, "key_path"),
         ({"source": "a", "target": "http://h:1", "settings": None}, "settings"),
         ({"source": "a", "target": "http://h:1", "ttl": 5}, "ttl"),

@@ -25,7 +25,7 @@ from sourcelair.telemetry import METRICS
 pytestmark = pytest.mark.anyio
 
 ORIGINAL = {"enforce_https": False, "mode": "proxy", "certificate_path": None, "key_path": None}
-OWN = {"patience": 2.0, "wake_timeout": 30.0, "streams": "flow"}
+OWN = {"patience": 2.0, "wake_timeout": 30.0, "streams": "flow", "buffering": "response"}
 
 
 async def test_own_settings_are_shown_where_they_are_said(ceryx: Ceryx) -> None:
@@ -91,6 +91,9 @@ def test_what_is_compiled() -> None:
     assert compile_settings(RouteSettings(streams="flow"), flows=False) is None
     assert compile_settings(RouteSettings(streams="flow"), flows=True) == "||flow"
     assert compile_settings(RouteSettings(patience=0, wake_timeout=1.5), flows=True) == "0.0|1.5|"
+    assert compile_settings(RouteSettings(buffering="none"), flows=True) == "|||none"
+    both = RouteSettings(streams="never", buffering="request", quiet=[QuietRule(method="HEAD")])
+    assert compile_settings(both, flows=True) == "||never|request|,,HEAD,,,,"
     rule = QuietRule(agent="A|b,\t\nÉ", header="X-Probe", value="a,b", wakes=True)
     assert compile_settings(RouteSettings(quiet=[rule]), flows=True) == "|||1,,,a%7Cb%2C%09%0A%C3%89,,x_probe,a%2Cb"
 
@@ -145,9 +148,9 @@ async def test_streams_of_a_node_that_sees_no_bytes_count_as_activity(
 async def test_idle_streams_and_held_requests_are_told(
     api: Ceryx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An idle stream's beginning is a visit, its being open is none; what is held shows at the node and as a metric."""
+    """An idle stream's beginning is a visit, its being open is none; held and connected are told."""
     monkeypatch.setattr(reports, "HEARTBEAT", 0.02)
-    client, engine = api.client(), MemoryEngine(held=7)
+    client, engine = api.client(), MemoryEngine(held=7, connections=12)
     await client.put_route(live("a", instance="i1"))
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
@@ -165,15 +168,17 @@ async def test_idle_streams_and_held_requests_are_told(
         assert [(node.in_flight, node.idle_streams) for node in found_withdrawal.nodes] == [(2, 2)]
         assert counts.get("i1").last_active == last
         await eventually(lambda: api.service.nodes.get("n1").held == 7)
-        assert [node.held for node in await client.nodes()] == [7]
+        assert [(node.held, node.connections) for node in await client.nodes()] == [(7, 12)]
         assert b'lair_held_requests{node="n1"} 7.0' in generate_latest(METRICS)
+        assert b'lair_connections{node="n1"} 12.0' in generate_latest(METRICS)
         engine.held = 0
         await eventually(lambda: api.service.nodes.get("n1").held == 0)
 
     def is_silent() -> bool:
         api.clock.now += 11  # again and again: its last report may still have been on its way
         api.service.nodes.expire()
-        return b"lair_held_requests{" not in generate_latest(METRICS)
+        shown = generate_latest(METRICS)
+        return b"lair_held_requests{" not in shown and b"lair_connections{" not in shown
 
     await eventually(is_silent)
-    assert [node.held for node in await client.nodes()] == [None]
+    assert [(node.held, node.connections) for node in await client.nodes()] == [(None, None)]

@@ -14,7 +14,7 @@ from tests.ceryx.conftest import Ceryx
 from sourcelair.ceryx.agent.resolve import Resolver, system_lookup
 from sourcelair.ceryx.agent.table import FEW, NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
-from sourcelair.ceryx.http import _encode
+from sourcelair.ceryx.http_lists import _encode
 from sourcelair.ceryx.models import encode_route, route_key
 from sourcelair.ceryx.validation import clean_writes
 from sourcelair.client.arrays import decode_array, decode_pieces

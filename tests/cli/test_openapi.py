@@ -95,6 +95,16 @@ def test_policies_of_owners_are_described(document: dict[str, Any]) -> None:
     assert {"200", "404", "409"} <= set(document["paths"]["/api/instance/busy"]["post"]["responses"])
 
 
+def test_lists_of_routes_are_described(document: dict[str, Any]) -> None:
+    """What may be asked for, what leads to the next page, and what a cursor may be answered."""
+    listed = document["paths"]["/api/routes/"]["get"]
+    asked = {parameter["name"] for parameter in listed["parameters"]}
+    assert asked == {"prefix", "managed_by", "revisions", "limit", "cursor", "watch", "from"}
+    assert set(listed["responses"]["200"]["headers"]) == {"Lair-Revision", "Link"}
+    assert listed["responses"]["200"]["content"]["application/json"]["schema"]["type"] == "array"
+    assert {"400", "410", "422"} <= set(listed["responses"])
+
+
 def test_what_is_referred_to_is_there(document: dict[str, Any]) -> None:
     found = list[str]()
 

@@ -40,6 +40,17 @@ async def test_a_list_of_any_length_is_json(life: Life, count: int) -> None:
     assert len(await life.client.list()) == count
 
 
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [("", 12), ("demo/", 12), ("demo/site1", 3), ("demo/site11", 1), ("dem", 12), ("demo/x", 0), ("other/", 0)],
+)
+async def test_a_list_of_those_whose_names_begin_so(life: Life, prefix: str, expected: int) -> None:
+    add(life, 12)
+    listed = await life.client.list(prefix=prefix)
+    assert len(listed) == expected
+    assert all(f"{server.owner}/{server.project}".startswith(prefix) for server in listed)
+
+
 async def test_others_go_on_while_a_list_is_made(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than some are shown in one go; one that is removed meanwhile is left out."""
     workers = add(life, 5 * http.AT_ONCE)

@@ -90,6 +90,8 @@ def test_everything_speaks_json(lair: Lair, blog: Path) -> None:
     stopped = lair.cli_json("stop", NAME)
     assert stopped["stopped_instance"] and not stopped["woken_again"]
     assert lair.cli_json("routes", "list")["routes"][0]["source"] == "blog--demo.localhost"
+    assert len(lair.cli_json("routes", "list", "--prefix", "blog-")["routes"]) == 1
+    assert lair.cli_json("routes", "list", "--prefix", "other")["routes"] == []
     assert lair.cli_json("nodes", "list")[0]["state"] == "live"
     assert lair.cli_json("token", "list")
     assert {finding["status"] for finding in lair.cli_json("doctor")} <= {"ok", "note", "warn"}
@@ -117,6 +119,7 @@ def test_bad_usage(lair: Lair, blog: Path) -> None:
     one_line(lair, USAGE, "create", "demo/other", "--memory", "much", "--", "true")
     one_line(lair, USAGE, "routes", "set", "a b", "http://127.0.0.1:1")
     one_line(lair, USAGE, "routes", "set", "a.example", "ftp://127.0.0.1:1")
+    one_line(lair, USAGE, "routes", "set", "a.example", "127.0.0.1:1", "--buffering", "all")
     one_line(lair, USAGE, "rm", NAME)
     fails(lair, USAGE, "nonsense")
     assert lair.server(NAME)["state"] == "asleep", "nobody was asked, and so nothing was removed"
@@ -198,6 +201,9 @@ def test_routes(lair: Lair, blog: Path) -> None:
         lair.cli("routes", "set", "own.example", f"127.0.0.1:{port}")
         assert lair.get("own.example").text == "my blog"
         assert f"http://127.0.0.1:{port}" in lair.cli("routes", "list").stdout
+        said = lair.cli_json("routes", "set", "own.example", f"127.0.0.1:{port}", "--buffering", "response")
+        assert said["settings"]["buffering"] == "response"
+        assert lair.get("own.example").text == "my blog"
         lair.cli("routes", "set", "own.example", "https://elsewhere.example", "--redirect")
         assert lair.get("own.example", "/x?y").headers["location"] == "https://elsewhere.example/x?y"
         lair.cli("routes", "rm", "own.example")

@@ -3,35 +3,30 @@
 # Annotations are evaluated at once here (no `from __future__`): FastAPI can't find a closure's names in their text.
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
-from pydantic_core import to_json
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
 from sourcelair.bodies import LARGE, SMALL, WithoutExtras, parse, read_json, schema_of, take_list
+from sourcelair.ceryx.http_lists import create_lists_router
 from sourcelair.ceryx.http_nodes import create_nodes_router
-from sourcelair.ceryx.models import ROUTES, show_change, show_entry, show_route
+from sourcelair.ceryx.models import show_route
 from sourcelair.ceryx.routes import MAX_BATCH
 from sourcelair.ceryx.service import CeryxService
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteWrite
 from sourcelair.errors import (
     BadRequest,
-    HistoryCompacted,
     InvalidInput,
-    LairError,
     NotFound,
     PreconditionFailed,
 )
 from sourcelair.lean import LeanRoute
-from sourcelair.pacing import in_steps
-from sourcelair.store.base import Change, Entry
-from sourcelair.streams import EventStream, event
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
 
@@ -51,6 +46,7 @@ def create_router(service: CeryxService, authenticate: Authenticate) -> APIRoute
         authenticate: tells who asks.
     """
     router = _routes_router(service, authenticate)
+    router.routes += create_lists_router(service, authenticate).routes
     router.routes += create_nodes_router(service, authenticate).routes
     return router
 
@@ -77,30 +73,6 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
             return Response(status_code=status, headers=headers)
         headers["ETag"] = f'"{result.revision}"'
         return JSONResponse(show_route(stored), status_code=status, headers=headers)
-
-    async def list_routes(
-        _: Annotated[Identity, Depends(reader)],
-        watch: bool = False,
-        from_: Annotated[int | None, Query(alias="from", ge=0)] = None,
-        revisions: bool = False,
-        managed_by: str | None = None,
-    ) -> Response:
-        """List all routes as a JSON array, read at the revision that the header `Lair-Revision` gives.
-
-        With `managed_by` only those of one manager.
-
-        With `watch=true`: an event stream of all changes from the revision `from` on (from now on, where it is left
-        out). 410 when that history is gone.
-        """
-        if watch:
-            return EventStream(_events(await _watch(service, from_, managed_by)), service.closing)
-        pages = service.routes.pages()
-        first, revision = await anext(pages)
-        return StreamingResponse(
-            _array(first, pages, with_revision=revisions, manager=managed_by),
-            media_type="application/json",
-            headers={"Lair-Revision": str(revision)},
-        )
 
     async def create_route(request: Request, identity: Annotated[Identity, Depends(writer)]) -> Response:
         """Create a route, or overwrite the one of that source."""
@@ -145,7 +117,6 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         responses={200: {"model": BatchResult}},
     )
     one = "/api/routes/{source}/"
-    _add(router, "GET", "/api/routes/", list_routes, responses={200: {"model": list[Route]}})
     _add(
         router, "POST", "/api/routes/", create_route,
         status_code=201, openapi_extra=schema_of(Route), responses={201: {"model": Route}},
@@ -154,12 +125,6 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
     _add(router, "PUT", one, put_route, openapi_extra=schema_of(Route), responses={200: {"model": Route}})
     _add(router, "DELETE", one, delete_route, status_code=204)
     return router
-
-
-async def _watch(service: CeryxService, from_: int | None, managed_by: str | None) -> AsyncGenerator[Change, None]:
-    if managed_by is not None:
-        raise InvalidInput("managed_by: a watch tells the changes of all routes; leave this out.")
-    return await service.routes.watch(await service.revision() + 1 if from_ is None else max(from_, 1))
 
 
 async def _read_batch(request: Request) -> Batch:
@@ -191,46 +156,3 @@ async def _expected(service: CeryxService, request: Request, source: str) -> int
     if match is None:
         raise BadRequest('If-Match: send one revision as the ETag gave it, such as "42", or *.')
     return int(match[1])
-
-
-async def _array(
-    first: tuple[Entry, ...],
-    pages: AsyncIterator[tuple[tuple[Entry, ...], int]],
-    *,
-    with_revision: bool,
-    manager: str | None,
-) -> AsyncIterator[bytes]:
-    """Encode a list page by page: as one piece it would stall everybody else."""
-
-    def encode(page: tuple[Entry, ...]) -> bytes:
-        shown = (show_entry(entry, revision=with_revision) for entry in page)
-        return b",\n".join(to_json(route) for route in shown if manager is None or route.get("managed_by") == manager)
-
-    before = b"["
-    if piece := encode(first):
-        yield before + piece
-        before = b",\n"
-    async for page, _ in pages:
-        if piece := encode(page):
-            yield before + piece
-            before = b",\n"
-    yield b"[]" if before == b"[" else b"]"
-
-
-async def _encode(change: Change) -> str:
-    """Encode all routes' changes of a revision, in steps: it is one event (`RouteChanges`), however many they are."""
-    parts = [to_json(show_change(one)) async for one in in_steps(change.events) if one.key.startswith(ROUTES)]
-    return (b'{"revision":%d,"changes":[%s]}' % (change.revision, b",".join(parts))).decode()
-
-
-async def _events(changes: AsyncGenerator[Change, None]) -> AsyncGenerator[bytes, None]:
-    """Encode a watch. An error in its midst is told as an event, and ends it."""
-    try:
-        async for change in changes:
-            yield event("changes", await _encode(change), str(change.revision))
-    except HistoryCompacted as error:
-        yield event("error", error.problem())
-    except LairError as error:
-        yield event("error", error.problem())
-    finally:
-        await changes.aclose()

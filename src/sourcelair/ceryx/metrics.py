@@ -11,6 +11,7 @@ from sourcelair.telemetry import METRICS
 ROUTES = Gauge("lair_ceryx_routes", "Routes in the store.", registry=METRICS)
 NODES = Gauge("lair_ceryx_nodes", "Registered proxy nodes.", ["state"], registry=METRICS)
 HELD = Gauge("lair_held_requests", "Requests that wait at a node's gate for their server.", ["node"], registry=METRICS)
+CONNECTIONS = Gauge("lair_connections", "Connections that clients have open at a node.", ["node"], registry=METRICS)
 WRITE_SECONDS = Histogram(
     "lair_ceryx_write_seconds",
     "Seconds from accepting a write of routes to having it on disk.",
@@ -25,7 +26,15 @@ SERVED_SECONDS = Histogram(
 )
 
 
+def show_node(node: str, held: int, connections: int | None) -> None:
+    """Show what a node said of itself."""
+    HELD.labels(node).set(held)
+    if connections is not None:
+        CONNECTIONS.labels(node).set(connections)
+
+
 def forget_node(node: str) -> None:
     """Show nothing of a node any more that is silent or gone."""
-    with contextlib.suppress(KeyError):
-        HELD.remove(node)
+    for gauge in (HELD, CONNECTIONS):
+        with contextlib.suppress(KeyError):
+            gauge.remove(node)

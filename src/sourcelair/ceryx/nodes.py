@@ -44,6 +44,7 @@ class NodeState:
     capacity: int | None = None
     loaded: bool = False
     held: int | None = None
+    connections: int | None = None
     recalled: bool = False
     """Known from the store only: it has not said a word since this service began."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -127,6 +128,7 @@ class Nodes:
             routes=node.routes,
             capacity=node.capacity,
             held=node.held,
+            connections=node.connections,
             lag=max(0, revision - node.applied) if known and revision is not None else None,
         )
 
@@ -218,8 +220,8 @@ class Nodes:
         node.routes = report.routes
         node.capacity = report.capacity
         node.loaded = report.loaded
-        node.held = report.held
-        metrics.HELD.labels(name).set(report.held)
+        node.held, node.connections = report.held, report.connections
+        metrics.show_node(name, report.held, report.connections)
         node.refused = {item.source: item.revision for item in report.refused}
         node.counts.update(report.counts)
         self._hear(node)
@@ -241,7 +243,7 @@ class Nodes:
         now = self._clock()
         silenced = [node for node in self._nodes.values() if node.live and now - node.heard >= self._lease]
         for node in silenced:
-            node.live, node.held = False, None
+            node.live, node.held, node.connections = False, None, None
             metrics.forget_node(node.name)
             _log.warning("node_silent", node=node.name, lease=self._lease)
         if silenced:

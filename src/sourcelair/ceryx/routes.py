@@ -1,17 +1,18 @@
-"""Routes in the store: atomic writes under conditions, who may write what, lists in pages, and the watch."""
+"""Routes in the store: atomic writes under conditions, who may write what, and the watch."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from sourcelair.ceryx import metrics
 from sourcelair.ceryx.doubts import Doubts, Sign
-from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, record_of, route_key
+from sourcelair.ceryx.lists import RouteLists
+from sourcelair.ceryx.models import decode_route, encode_route, record_of, route_key
 from sourcelair.ceryx.validation import clean_source
 from sourcelair.client.ceryx import RouteWrite, StoredRoute
 from sourcelair.errors import (
@@ -25,10 +26,7 @@ from sourcelair.errors import (
     Unavailable,
 )
 from sourcelair.pacing import in_steps
-from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Entry, Operation, Put, Store
-
-PAGE = 500
-"""Routes that are read, encoded and sent in one step of a list: about 5 ms of the event loop."""
+from sourcelair.store.base import Change, Compare, CompareFailed, Delete, Operation, Put, Store
 
 MAX_BATCH = 10_000
 """Writes in one batch."""
@@ -112,7 +110,7 @@ class Routes:
     async def load(self) -> None:
         """Count the routes, and make sure that this version can read them. Raises Unavailable if it can't."""
         self.count = 0
-        async for page, _ in self.pages():
+        async for page, _ in RouteLists(self._store).pages():
             for entry in page:
                 record_of(entry)
                 self.revision = max(self.revision, entry.mod_revision)
@@ -132,21 +130,6 @@ class Routes:
         if entry is None:
             raise NotFound(f"No route found for {source}.")
         return decode_route(entry)
-
-    async def pages(self) -> AsyncIterator[tuple[tuple[Entry, ...], int]]:
-        """Give all routes as they stood at one revision, in pages with that revision; one page at least."""
-        page = await self._store.list(ROUTES, limit=self._store.page_size)
-        revision = page.revision
-        yield page.entries[:PAGE], revision
-        while True:
-            for at in range(PAGE, len(page.entries), PAGE):
-                await asyncio.sleep(0)
-                yield page.entries[at : at + PAGE], revision
-            if not page.more:
-                return
-            last = page.entries[-1].key
-            page = await self._store.list(ROUTES, revision=revision, start_after=last, limit=self._store.page_size)
-            yield page.entries[:PAGE], revision
 
     async def write(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written:
         """Do all writes or none, and return the revision at which they stand.

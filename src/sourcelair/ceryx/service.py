@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from sourcelair.auth import Identity
+from sourcelair.ceryx.lists import RouteLists
 from sourcelair.ceryx.nodes import Nodes
 from sourcelair.ceryx.routes import MAX_BATCH, Routes, Written
 from sourcelair.ceryx.validation import check_identifier, clean_writes
@@ -31,6 +32,7 @@ class CeryxService:
     def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._served_wait = settings.served_wait
         self.routes = Routes(store)
+        self.lists = RouteLists(store)
         self.nodes = Nodes(store, settings.node_lease, clock)
         self.withdrawals = Withdrawals(self.nodes)
         self.nodes.on_change = self.withdrawals.nodes_changed

@@ -44,7 +44,8 @@ class EngineState:
 
     `generation` is new at every start of NGINX. `loaded` is False until `set_loaded`: until then visitors are held.
     `routes` counts the entries (tombstones left out), `capacity` is how many fit for certain, `held` are the requests
-    that wait right now.
+    that wait right now. `connections` are those that clients have open, with or without a request; None where this
+    engine does not count them.
     """
 
     generation: str
@@ -52,6 +53,7 @@ class EngineState:
     routes: int
     capacity: int
     held: int = 0
+    connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,12 +17,26 @@ routes = typer.Typer(no_args_is_help=True, help="The proxy's routes: public host
 Source = Annotated[str, typer.Argument(metavar="HOST", help="Public host, or $wildcard.", show_default=False)]
 
 
+class Buffering(StrEnum):
+    """What the proxy takes in before it passes it on."""
+
+    none = "none"
+    request = "request"
+    response = "response"
+
+
 @routes.command("list")
 @command
-async def list_(session: Session) -> None:
+async def list_(
+    session: Session,
+    *,
+    prefix: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only hosts that begin so.", show_default="all hosts")
+    ] = "",
+) -> None:
     """List all routes."""
     async with session.ceryx() as client:
-        found, revision = await client.list_routes()
+        found, revision = await client.list_routes(prefix=prefix)
     if session.as_json:
         output.as_json({"revision": revision, "routes": [route.model_dump() for route in found]})
         return
@@ -47,11 +62,19 @@ async def set_(
     waker: Annotated[str | None, typer.Option(help="Base URL of the waker that is asked without a target.")] = None,
     redirect: Annotated[bool, typer.Option("--redirect", help="Redirect there instead of proxying.")] = False,
     enforce_https: Annotated[bool, typer.Option("--enforce-https", help="Redirect http to https.")] = False,
+    buffering: Annotated[
+        Buffering | None,
+        typer.Option(help="What is taken in before it is passed on.", show_default="bodies of known length"),
+    ] = None,
 ) -> None:
     """Create a route, or overwrite it. It is served when this ends."""
     from sourcelair.client.ceryx import Route, RouteSettings
 
-    settings = RouteSettings(mode="redirect" if redirect else "proxy", enforce_https=enforce_https)
+    settings = RouteSettings(
+        mode="redirect" if redirect else "proxy",
+        enforce_https=enforce_https,
+        buffering=buffering.value if buffering else None,
+    )
     async with session.ceryx() as client:
         revision = await client.put_route(Route(source=source, target=target, settings=settings, waker=waker))
         route = await client.get_route(source)
@@ -86,8 +109,18 @@ async def list_nodes(session: Session) -> None:
     if session.as_json:
         output.as_json([node.model_dump() for node in found])
         return
-    rows = [(node.node, node.state, str(node.routes or 0), str(node.lag or 0)) for node in found]
-    output.table(("NODE", "STATE", "ROUTES", "REVISIONS BEHIND"), rows)
+    rows = [
+        (
+            node.node,
+            node.state,
+            str(node.routes or 0),
+            "" if node.connections is None else str(node.connections),
+            "" if node.held is None else str(node.held),
+            str(node.lag or 0),
+        )
+        for node in found
+    ]
+    output.table(("NODE", "STATE", "ROUTES", "CONNECTIONS", "HELD", "REVISIONS BEHIND"), rows)
 
 
 @nodes.command("rm")

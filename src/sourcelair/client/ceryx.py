@@ -7,17 +7,25 @@ answer where they are null.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import to_json
 
 from sourcelair.client.arrays import decode_array, decode_pieces
 from sourcelair.client.http import ApiClient, segment
 from sourcelair.client.policy import QuietRules, Seconds
-from sourcelair.errors import Unreachable
+from sourcelair.errors import HistoryCompacted, Unreachable
 from sourcelair.pacing import in_steps
+
+LISTED_AT_ONCE = 5000
+"""Routes that are asked for at once where all are wanted: some 1.5 MB."""
+
+LIST_ATTEMPTS = 3
+"""How often a list is begun whose revision is forgotten before its last page."""
 
 
 class RouteSettings(BaseModel):
@@ -25,6 +33,9 @@ class RouteSettings(BaseModel):
 
     `patience` and `wake_timeout` (seconds) are this route's own, `quiet` what neither wakes nor counts as activity,
     `streams` whether open WebSockets and event streams count as activity (null: always).
+
+    `buffering` is what the proxy takes in before it passes it on: `none` nothing, `request` every body, `response`
+    answers too; null only bodies that say how long they are.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,6 +48,7 @@ class RouteSettings(BaseModel):
     wake_timeout: Annotated[Seconds, Field(gt=0, le=3600)] | None = None
     quiet: QuietRules | None = None
     streams: Literal["always", "never", "flow"] | None = None
+    buffering: Literal["none", "request", "response"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_nulls_of_ours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -141,7 +153,7 @@ class NodeReport(BaseModel):
 
     `counts` holds the instances whose counts changed since the last report of this session. `applied` says that NGINX
     holds every change up to that revision, but for those that are `refused`; `capacity` is the number of routes that
-    fit for certain, `held` the requests that wait at its gate right now.
+    fit for certain, `held` the requests that wait at its gate right now, `connections` those that clients have open.
     """
 
     session: int
@@ -153,10 +165,14 @@ class NodeReport(BaseModel):
     counts: list[InstanceCounts] = []
     refused: list[Refusal] = []
     held: int = 0
+    connections: int | None = None
 
 
 class Node(BaseModel):
-    """A registered proxy node. `silent` ones said nothing for the time of the lease, and may still be serving."""
+    """A registered proxy node. `silent` ones said nothing for the time of the lease, and may still be serving.
+
+    `held` requests wait at its gate; `connections` are open between it and clients, idle ones too. Null: not known.
+    """
 
     node: str
     state: Literal["live", "silent"]
@@ -167,6 +183,7 @@ class Node(BaseModel):
     capacity: int | None = None
     lag: int | None = None
     held: int | None = None
+    connections: int | None = None
 
 
 class Ask(BaseModel):
@@ -291,13 +308,41 @@ class CeryxClient(ApiClient):
         """Delete one route; one that is absent is no error."""
         await self.request("DELETE", f"/api/routes/{segment(source)}/", wait=5)
 
-    async def list_routes(self, managed_by: str | None = None) -> tuple[list[StoredRoute], int]:
-        """Return all routes, or those of one manager, and the revision at which they were read."""
-        params = {"revisions": "true"} | ({"managed_by": managed_by} if managed_by is not None else {})
-        answer = await self.request("GET", "/api/routes/", params=params, wait=60)
-        # In steps: tens of thousands at once would stall everything else in this process.
-        routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
-        return routes, int(answer.headers["Lair-Revision"])
+    async def list_routes(self, managed_by: str | None = None, *, prefix: str = "") -> tuple[list[StoredRoute], int]:
+        """Return all routes, or those of one manager or with a prefix, and the revision at which all were read.
+
+        Raises:
+            HistoryCompacted: that revision was forgotten before all was read, again and again.
+        """
+        for _ in range(LIST_ATTEMPTS - 1):
+            with suppress(HistoryCompacted):
+                return await self._list_once(managed_by, prefix)
+        return await self._list_once(managed_by, prefix)
+
+    async def _list_once(self, managed_by: str | None, prefix: str) -> tuple[list[StoredRoute], int]:
+        pages = [page async for page in self.route_pages(managed_by, prefix=prefix)]
+        return [route for routes, _ in pages for route in routes], pages[0][1]
+
+    async def route_pages(
+        self, managed_by: str | None = None, *, prefix: str = "", limit: int = LISTED_AT_ONCE
+    ) -> AsyncIterator[tuple[list[StoredRoute], int]]:
+        """Give routes in the order of their sources, in pages with the revision at which all of them are read.
+
+        Args:
+            managed_by: only those of this manager.
+            prefix: only those whose source begins so.
+            limit: routes of one page, 10,000 at most.
+
+        Raises:
+            HistoryCompacted: that revision is no longer kept: begin again.
+        """
+        params: dict[str, Any] = {"revisions": "true", "limit": limit, "managed_by": managed_by, "prefix": prefix}
+        while params:
+            answer = await self.request("GET", "/api/routes/", params=params, wait=60)
+            # In steps: thousands at once would stall everything else in this process.
+            routes = [StoredRoute(**item) async for item in in_steps(decode_array(answer.text))]
+            yield routes, int(answer.headers["Lair-Revision"])
+            params = dict(httpx.QueryParams(urlsplit(answer.links.get("next", {}).get("url", "")).query))
 
     @asynccontextmanager
     async def routes(self, silence: float) -> AsyncIterator[tuple[AsyncIterator[StoredRoute], int]]:

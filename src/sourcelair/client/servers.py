@@ -254,9 +254,12 @@ class ServersClient(OwnersClient):
         """Return one server. Raises NotFound."""
         return Server(**(await self.request("GET", self._path(owner, project))).json())
 
-    async def list(self, *, host: str | None = None) -> list[Server]:
-        """Return the servers that the token may see; with `host`, the one that answers there (or none)."""
-        answer = await self.request("GET", "/api/servers/", params={"host": host}, wait=60)
+    async def list(self, *, host: str | None = None, prefix: str | None = None) -> list[Server]:
+        """Return the servers that the token may see; with `host`, the one that answers there (or none).
+
+        With `prefix` those whose name begins so; `OWNER/` for all of an owner.
+        """
+        answer = await self.request("GET", "/api/servers/", params={"host": host, "prefix": prefix}, wait=60)
         # In steps: thousands at once would stall everything else in this process.
         return [Server(**item) async for item in in_steps(decode_array(answer.text), 50)]
 

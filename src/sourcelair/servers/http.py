@@ -78,10 +78,14 @@ def _add_servers(router: APIRouter, service: ServersService, authenticate: Authe
 
     @router.get("/api/servers", include_in_schema=False)
     @router.get("/api/servers/")
-    async def list_servers(identity: Annotated[Identity, who], host: str | None = None) -> Response:
+    async def list_servers(
+        identity: Annotated[Identity, who],
+        host: str | None = None,
+        prefix: Annotated[str, Query(description="How their names begin: `OWNER/` for all of an owner.")] = "",
+    ) -> Response:
         """List the servers that the token may see; with `host`, the one that answers there, or none."""
         identity.require_some_reading()
-        servers = service.select(identity, host)
+        servers = service.select(identity, host, prefix)
         return StreamingResponse(_array(servers), media_type="application/json")
 
     @router.put(ONE, include_in_schema=False, response_model=Server)

@@ -216,8 +216,10 @@ class ServersService:
             raise no_server(instance)
         return self.worker(*name)
 
-    def select(self, identity: Identity, host: str | None = None) -> Iterator[Server]:
+    def select(self, identity: Identity, host: str | None = None, prefix: str = "") -> Iterator[Server]:
         """Give the servers that this token may see; with `host`, the one that answers there, or none.
+
+        Only those whose name, `OWNER/PROJECT`, begins with `prefix`.
 
         Each is shown as it is when it is given, which may be long after this was called; one that was removed
         meanwhile is left out.
@@ -230,7 +232,8 @@ class ServersService:
             workers = [found] if found is not None else []
         else:
             workers = list(self._workers.values())
-        seen = (worker for worker in workers if may_see(identity, worker.record.owner))
+        named = (worker for worker in workers if worker.record.name.startswith(prefix))
+        seen = (worker for worker in named if may_see(identity, worker.record.owner))
         return (worker.show() for worker in seen if not worker.removed)
 
     async def put(

@@ -61,6 +61,25 @@ async def test_a_full_gate_refuses_only_who_would_wait(start_proxy: StartProxy, 
     assert sorted(message.status for message in await asyncio.gather(*held)) == [200] * 10 + [503]
 
 
+async def test_open_connections_are_told(start_proxy: StartProxy) -> None:
+    """Those of all workers, idle ones too; not the agent's own. None are left when they are closed."""
+    proxy = await start_proxy(nginx_workers=2)
+    await proxy.open()
+
+    async def there_are(number: int) -> bool:
+        return (await proxy.control.hello(1)).connections == number
+
+    await until(lambda: there_are(0))
+    opened = [await proxy.connect() for _ in range(25)]
+    await until(lambda: there_are(25))
+    for _, writer in opened[5:]:
+        writer.close()
+    await until(lambda: there_are(5))
+    for _, writer in opened[:5]:
+        writer.close()
+    await until(lambda: there_are(0))
+
+
 async def test_workers_share_the_cap(start_proxy: StartProxy, waker: Waker, serve: Serve) -> None:
     """All together hold what may be held, or one more."""
     proxy = await start_proxy(nginx_workers=2, held_per_host=10, wake_timeout=20)

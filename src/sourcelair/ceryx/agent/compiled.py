@@ -1,7 +1,8 @@
 """A route's own settings in the words of NGINX's Lua (`lua/lair/settings.lua`), prepared so that it parses little.
 
-One line of text: `patience|wake_timeout|streams|rule|rule…`, each rule `wakes,path,method,agent,address,header,value`.
-What is empty is not said; everything between is percent-encoded.
+One line of text: `patience|wake_timeout|streams|buffering|rule|rule…`, each rule
+`wakes,path,method,agent,address,header,value`. What is empty is not said; everything between is percent-encoded. Where
+nothing is said of buffering its place is left out: every rule has commas, so they are told apart.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ def compile_settings(settings: RouteSettings, *, flows: bool) -> str | None:
     streams = settings.streams
     if streams == "always" or (streams == "flow" and not flows):
         streams = None
-    rules = [_rule(rule) for rule in settings.quiet or ()]
-    if settings.patience is None and settings.wake_timeout is None and streams is None and not rules:
+    rest = list[str]([settings.buffering] if settings.buffering else [])
+    rest += [_rule(rule) for rule in settings.quiet or ()]
+    if settings.patience is None and settings.wake_timeout is None and streams is None and not rest:
         return None
-    return "|".join((_number(settings.patience), _number(settings.wake_timeout), streams or "", *rules))
+    return "|".join((_number(settings.patience), _number(settings.wake_timeout), streams or "", *rest))
 
 
 def _number(value: float | None) -> str:

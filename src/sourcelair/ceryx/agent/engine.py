@@ -75,6 +75,8 @@ class Engine:
         self._stored = 0
         self.held = 0
         """Requests that wait at the gate, as of NGINX's last word."""
+        self.connections: int | None = None
+        """Connections that clients have open, as of NGINX's last word."""
         self._checked = 0.0
         self.refusals = Refusals()
         """What there was no room for."""
@@ -113,7 +115,8 @@ class Engine:
     async def _hello(self) -> EngineState:
         async with self._one:
             state = await self._control.hello(self._session)
-        self._stored, self.capacity, self.held = state.routes, state.capacity, state.held
+        self._stored, self.capacity = state.routes, state.capacity
+        self.held, self.connections = state.held, state.connections
         return state
 
     async def _connect(self, state: EngineState) -> None:

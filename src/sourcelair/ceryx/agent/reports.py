@@ -209,6 +209,7 @@ class Reporter:
                 counts=sent,
                 refused=refused,
                 held=self._engine.held,
+                connections=self._engine.connections,
             )
             try:
                 await self._ceryx.report(self._node, report)

@@ -77,8 +77,15 @@ class NginxControl:
         """Open a session. See `TableControl`."""
         _, answer = await self._call("hello", session=session)
         self._session = session
-        generation, loaded, routes, capacity, held = answer.split("\t")
-        return EngineState(generation, loaded == "1", int(routes), int(capacity), int(held))
+        generation, loaded, routes, capacity, held, connections = answer.split("\t")
+        return EngineState(
+            generation,
+            loaded == "1",
+            int(routes),
+            int(capacity),
+            int(held),
+            int(connections) if connections else None,
+        )
 
     async def apply(self, entries: Sequence[TableEntry]) -> None:
         """Apply entries in order. See `TableControl`."""

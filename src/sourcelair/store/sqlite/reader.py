@@ -27,17 +27,16 @@ T = TypeVar("T")
 REPLAY_PAGE = 1000
 """Events that are read from history at once, about: a revision is never cut."""
 
-_RANGE = "key >= :first AND key < :end AND key > :after"
+_RANGE = "key >= :first AND key < :end"
 _GET = f"SELECT {qualified('changes')} FROM current JOIN changes USING (key, revision) WHERE key = ?"  # noqa: S608
 _LIST = f"""
 SELECT {qualified("changes")} FROM current JOIN changes USING (key, revision)
 WHERE {_RANGE} ORDER BY key LIMIT :limit
 """  # noqa: S608 - constants only
+# Nothing is sorted or put aside: a page ends as soon as it is full. Beside max() a column is that of the newest row.
 _LIST_AS_OF = f"""
-SELECT {qualified("changes")} FROM
-    (SELECT key, max(revision) AS revision FROM changes WHERE {_RANGE} AND revision <= :revision GROUP BY key) AS then_
-    JOIN changes USING (key, revision)
-WHERE version > 0 ORDER BY key LIMIT :limit
+SELECT key, value, create_revision, max(revision), version, lease FROM changes
+WHERE {_RANGE} AND revision <= :revision GROUP BY key HAVING version > 0 ORDER BY key LIMIT :limit
 """  # noqa: S608
 # The unary plus keeps SQLite from walking the index by key: changes are wanted in the order of their revisions.
 _CHANGES = f"""
@@ -86,9 +85,9 @@ class Reader:
     async def page(self, prefix: str, revision: int | None, start_after: str, limit: int) -> Page:
         """Return the keys under `prefix`; see `Store.list`."""
         values: dict[str, Any] = {
-            "first": prefix,
+            # One bound: of two SQLite would seek the first, and walk from there.
+            "first": max(prefix, f"{start_after}\0") if start_after else prefix,
             "end": prefix_end(prefix) or _LAST,
-            "after": start_after,
             "limit": min(limit, MAX_INTEGER - 1) + 1 if limit else -1,
         }
 

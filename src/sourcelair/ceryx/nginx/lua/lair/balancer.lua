@@ -11,6 +11,7 @@ local request = require "lair.request"
 local routes = require "lair.routes"
 local settings = require "lair.settings"
 local visitor = require "lair.visitor"
+local ways = require "lair.ways"
 
 local var = ngx.var
 local request_id = request.id
@@ -53,7 +54,16 @@ function _M.claim(id, host, tls)
     if config.stall > 0 then
         config.linger()
     end
-    local wanted = entry.own and own_bits(id, settings.of(source, value), entry.instance) or visitor.bits()
+    local wanted
+    if entry.own then
+        local own = settings.of(source, value)
+        if ways.must_move(own, record) then
+            return nil
+        end
+        wanted = own_bits(id, own, entry.instance)
+    else
+        wanted = visitor.bits()
+    end
     if not counts.start(entry, wanted) then
         flows.close(id)
         return nil
@@ -72,7 +82,7 @@ end
 
 -- Counts a request before its body is read, and lets the balancer use that target. Returns whether it could.
 function _M.claim_upload(record)
-    local entry = _M.claim(record.id, record.host, false)
+    local entry = _M.claim(record.id, record.host, record.tls)
     record.counted, record.upload_begun = entry ~= nil, entry ~= nil
     return entry ~= nil
 end

@@ -41,12 +41,19 @@ local function lines(text)
     return list
 end
 
+-- Returns how many connections clients have open, but for the one that asks; "" where NGINX was built without a count.
+local function connections()
+    local active = tonumber(ngx.var.connections_active)
+    return active and math.max(0, active - 1) or ""
+end
+
 local ACTIONS = {}
 
 function ACTIONS.hello()
     tables.bury(BURIED_AT_ONCE)
     return 200, table.concat({
         config.generation, state:get("loaded") and "1" or "0", tables.count(), tables.capacity(), crowds.held(),
+        connections(),
     }, "\t")
 end
 

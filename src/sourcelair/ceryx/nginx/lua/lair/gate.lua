@@ -18,6 +18,7 @@ local routes = require "lair.routes"
 local settings = require "lair.settings"
 local visitor = require "lair.visitor"
 local wakers = require "lair.wakers"
+local ways = require "lair.ways"
 local windows = require "lair.windows"
 
 local STREAM = counts.STREAM
@@ -67,18 +68,13 @@ local function is_failed(record, entry)
     return failed ~= nil and failed.instance == entry.instance and entry.revision <= failed.revision
 end
 
--- Lets the request go on: to the upstream of its location, or to the location that fits its target.
+-- Lets the request go on: to the upstream of its location, or to the location that fits its target and its route.
 local function let_go(record, entry, source)
     crowds.stop_waiting(record)
-    if entry.tls then
-        local _, _, server_name = routes.details(source)
-        var.lair_tls_name = server_name
+    local location = ways.of(record, entry, source)
+    if location then
         record.hops = record.hops + 1
-        return ngx.exec("@tls")
-    end
-    if var.lair_class == "@stream" then
-        record.hops = record.hops + 1
-        return ngx.exec("@stream")
+        return ngx.exec(location)
     end
     return true
 end
@@ -129,7 +125,7 @@ local function settle(record)
         if SAFE_TO_REPEAT[ngx.req.get_method()] and not record.repeated then
             record.repeated = true
             record.hops = record.hops + 1
-            return ngx.exec("@fresh")
+            return ngx.exec(ways.once_more(record))
         end
         return answers.give("broken")
     end
@@ -267,7 +263,7 @@ function _M.enter_body()
 end
 
 -- access_by_lua of @upload: the body is passed on as it comes, so it can't pass twice. It is counted here, and the
--- balancer uses that target.
+-- balancer uses that target. (Who is to be read first moves to another location while it enters.)
 function _M.enter_upload()
     refuse_grpc()
     local record = record_of(request.id(), "upload")

@@ -1,8 +1,8 @@
 -- What a route says of itself beyond its target: how long its visitors are held, what is quiet, what its streams count
--- for. Few routes say anything; a flag in the entry tells which do, and their text lies in `details`.
+-- for, what is buffered. Few routes say anything; a flag in the entry tells which do, and their text lies in `details`.
 --
--- Text: patience|wake_timeout|streams|rule|rule…, a rule: wakes,path,method,agent,address,header,value. What is empty is
--- not said, and all between is percent-encoded.
+-- Text: patience|wake_timeout|streams|buffering|rule|rule…, a rule: wakes,path,method,agent,address,header,value. What is
+-- empty is not said, and all between is percent-encoded. Where nothing is said of buffering its place is left out.
 
 local routes = require "lair.routes"
 
@@ -34,7 +34,8 @@ local function parse(text)
         return {}
     end
     local own = { patience = tonumber(patience), wake_timeout = tonumber(wake_timeout), streams = streams ~= "" and streams }
-    for rule in rest:gmatch("|([^|]*)") do
+    own.buffering = rest:match("^|(%a+)")
+    for rule in rest:gmatch("|([^|]*,[^|]*)") do
         own.rules = own.rules or {}
         table.insert(own.rules, rule_of(rule))
     end
