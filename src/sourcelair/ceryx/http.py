@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 from pydantic_core import to_json
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
@@ -18,7 +19,7 @@ from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import ROUTES, show_change, show_entry, show_route
 from sourcelair.ceryx.routes import MAX_BATCH
 from sourcelair.ceryx.service import CeryxService
-from sourcelair.ceryx.validation import clean_source
+from sourcelair.ceryx.sources import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteWrite
 from sourcelair.errors import (
     BadRequest,
@@ -34,6 +35,18 @@ from sourcelair.store.base import Change, Entry
 from sourcelair.streams import EventStream, event
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
+
+
+class SourceConvertor(StringConvertor):
+    """A source in a path: a host, and what may follow it.
+
+    Servers decode a path before anybody looks at it, so a slash of the source may be escaped or not.
+    """
+
+    regex = "[^/].*"
+
+
+register_url_convertor("source", SourceConvertor())
 
 
 class Batch(WithoutExtras):
@@ -144,7 +157,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         openapi_extra=schema_of(Batch),
         responses={200: {"model": BatchResult}},
     )
-    one = "/api/routes/{source}/"
+    one = "/api/routes/{source:source}/"
     _add(router, "GET", "/api/routes/", list_routes, responses={200: {"model": list[Route]}})
     _add(
         router, "POST", "/api/routes/", create_route,

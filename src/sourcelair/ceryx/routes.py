@@ -12,7 +12,7 @@ from typing import cast
 from sourcelair.ceryx import metrics
 from sourcelair.ceryx.doubts import Doubts, Sign
 from sourcelair.ceryx.models import ROUTES, decode_route, encode_route, record_of, route_key
-from sourcelair.ceryx.validation import clean_source
+from sourcelair.ceryx.sources import clean_source
 from sourcelair.client.ceryx import RouteWrite, StoredRoute
 from sourcelair.errors import (
     Conflict,

@@ -13,7 +13,14 @@ from sourcelair.errors import LairError
 
 routes = typer.Typer(no_args_is_help=True, help="The proxy's routes: public host -> target.")
 
-Source = Annotated[str, typer.Argument(metavar="HOST", help="Public host, or $wildcard.", show_default=False)]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="HOST[/PATH]",
+        help="Public host, *.HOST for all below one, or $wildcard; with a path for what begins with that.",
+        show_default=False,
+    ),
+]
 
 
 @routes.command("list")
@@ -29,7 +36,7 @@ async def list_(session: Session) -> None:
         (r.source, r.target or "(asleep)" if r.waker or r.target else "(none)", r.settings.mode, r.managed_by or "")
         for r in sorted(found, key=lambda route: route.source)
     ]
-    output.table(("HOST", "TARGET", "MODE", "MANAGED BY"), rows)
+    output.table(("SOURCE", "TARGET", "MODE", "MANAGED BY"), rows)
 
 
 @routes.command("set")
@@ -47,11 +54,16 @@ async def set_(
     waker: Annotated[str | None, typer.Option(help="Base URL of the waker that is asked without a target.")] = None,
     redirect: Annotated[bool, typer.Option("--redirect", help="Redirect there instead of proxying.")] = False,
     enforce_https: Annotated[bool, typer.Option("--enforce-https", help="Redirect http to https.")] = False,
+    strip_prefix: Annotated[
+        bool, typer.Option("--strip-prefix", help="Take the path of HOST/PATH off before the app sees it.")
+    ] = False,
 ) -> None:
     """Create a route, or overwrite it. It is served when this ends."""
     from sourcelair.client.ceryx import Route, RouteSettings
 
-    settings = RouteSettings(mode="redirect" if redirect else "proxy", enforce_https=enforce_https)
+    settings = RouteSettings(
+        mode="redirect" if redirect else "proxy", enforce_https=enforce_https, strip_prefix=strip_prefix
+    )
     async with session.ceryx() as client:
         revision = await client.put_route(Route(source=source, target=target, settings=settings, waker=waker))
         route = await client.get_route(source)

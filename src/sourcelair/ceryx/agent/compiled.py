@@ -1,7 +1,7 @@
 """A route's own settings in the words of NGINX's Lua (`lua/lair/settings.lua`), prepared so that it parses little.
 
-One line of text: `patience|wake_timeout|streams|rule|rule…`, each rule `wakes,path,method,agent,address,header,value`.
-What is empty is not said; everything between is percent-encoded.
+One line of text: `patience|wake_timeout|streams|strip|rule|rule…`, each rule
+`wakes,path,method,agent,address,header,value`. What is empty is not said; everything between is percent-encoded.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def compile_settings(settings: RouteSettings, *, flows: bool) -> str | None:
     streams = settings.streams
     if streams == "always" or (streams == "flow" and not flows):
         streams = None
+    strip = "1" if settings.strip_prefix else ""
     rules = [_rule(rule) for rule in settings.quiet or ()]
-    if settings.patience is None and settings.wake_timeout is None and streams is None and not rules:
-        return None
-    return "|".join((_number(settings.patience), _number(settings.wake_timeout), streams or "", *rules))
+    said = (_number(settings.patience), _number(settings.wake_timeout), streams or "", strip, *rules)
+    return "|".join(said) if any(said) else None
 
 
 def _number(value: float | None) -> str:

@@ -1,8 +1,8 @@
 -- What a route says of itself beyond its target: how long its visitors are held, what is quiet, what its streams count
 -- for. Few routes say anything; a flag in the entry tells which do, and their text lies in `details`.
 --
--- Text: patience|wake_timeout|streams|rule|rule…, a rule: wakes,path,method,agent,address,header,value. What is empty is
--- not said, and all between is percent-encoded.
+-- Text: patience|wake_timeout|streams|strip|rule|rule…, a rule: wakes,path,method,agent,address,header,value. What is empty
+-- is not said, and all between is percent-encoded.
 
 local routes = require "lair.routes"
 
@@ -29,11 +29,14 @@ local function rule_of(text)
 end
 
 local function parse(text)
-    local patience, wake_timeout, streams, rest = text:match("^([^|]*)|([^|]*)|([^|]*)(.*)$")
+    local patience, wake_timeout, streams, strip, rest = text:match("^([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)$")
     if not rest then  -- they are being taken off, and the entry is not changed yet
         return {}
     end
-    local own = { patience = tonumber(patience), wake_timeout = tonumber(wake_timeout), streams = streams ~= "" and streams }
+    local own = {
+        patience = tonumber(patience), wake_timeout = tonumber(wake_timeout), streams = streams ~= "" and streams,
+        strip = strip ~= "",    -- the prefix of its path is taken off
+    }
     for rule in rest:gmatch("|([^|]*)") do
         own.rules = own.rules or {}
         table.insert(own.rules, rule_of(rule))
