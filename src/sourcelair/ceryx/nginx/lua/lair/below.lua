@@ -50,7 +50,7 @@ end
 
 local function lower(teller)
     local key = count_key(teller)
-    local count = details:get(key) - 1
+    local count = (details:get(key) or 1) - 1
     if count > 0 then
         details:safe_set(key, count)
         return
