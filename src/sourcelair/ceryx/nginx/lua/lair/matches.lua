@@ -33,83 +33,89 @@ function _M.tells(value)
     return flags >= PATHS and flags - flags % PATHS or nil
 end
 
--- Adds a host to those that may match. Returns whether its own route takes whatever comes to it.
-local function add(hosts, source, value)
-    if not value then
-        return false
-    end
-    hosts[#hosts + 1] = { source = source, value = value }
-    hosts.have_paths = hosts.have_paths or has(value, PATHS)
-    return byte(value) ~= DELETED
-end
+-- Of the look-up that is under way (nothing yields in one): the request target, its path's readings once they are needed,
+-- and where the segments of one end.
+local target, literal, free
+local ends = {}
 
--- Returns the hosts that may match, the most specific first; none stands behind one that takes everything.
-local function hosts_of(host, value, is_loaded)
-    local hosts = {}
-    if add(hosts, host, value) or not is_loaded then
-        return hosts
-    end
-    local last = dictionary:get(WILDCARD)
-    if last and has(last, WILDCARDS) and #host <= MOST_HOST then
-        local at = find(host, ".", 1, true)
-        while at do
-            local source = "*" .. sub(host, at)
-            if add(hosts, source, dictionary:get(source)) then
-                return hosts
-            end
-            at = find(host, ".", at + 1, true)
-        end
-    end
-    add(hosts, WILDCARD, last)
-    return hosts
-end
-
--- Returns value, source and prefix of the longest route below a host that a path begins with; nil where there is none.
+-- Returns value and source of the longest route below a host that a path begins with; nil where there is none.
 local function longest(host, path)
-    local ends, at = {}, 1
-    while #ends < MOST_SEGMENTS and at < #path do
+    local count, at = 0, 1
+    while count < MOST_SEGMENTS and at < #path do
         local slash = find(path, "/", at + 1, true) or #path + 1
-        ends[#ends + 1] = slash - 1
+        count = count + 1
+        ends[count] = slash - 1
         at = slash
     end
-    for number = #ends, 1, -1 do
-        local prefix = sub(path, 1, ends[number])
-        local source = host .. prefix
+    for number = count, 1, -1 do
+        local source = host .. sub(path, 1, ends[number])
         local value = dictionary:get(source)
         if value and byte(value) ~= DELETED then
-            return value, source, prefix
+            return value, source
         end
     end
     return nil
 end
 
-local function choose(hosts, host, path)
-    for _, one in ipairs(hosts) do
-        if path and has(one.value, PATHS) then
-            local value, source, prefix = longest(one.source, path)
-            if value then
-                return value, source, host .. prefix
-            end
+-- Returns value and source of the route that a host, with this entry, has for the path; nil where it has none.
+local function at_host(host, value, reads_freely)
+    if has(value, PATHS) then
+        if not literal then
+            literal, free = paths.readings(target or var.request_uri)
         end
-        if byte(one.value) ~= DELETED then
-            return one.value, one.source, host
+        local found, source = longest(host, reads_freely and free or literal)
+        if found then
+            return found, source
         end
     end
-    return nil, host, host
+    if byte(value) ~= DELETED then
+        return value, host
+    end
+    return nil
 end
 
--- Returns what `routes.find` does. `value`: the host's own.
-function _M.find(host, value, target, is_loaded)
-    local hosts = hosts_of(host, value, is_loaded)
-    if not hosts.have_paths then
-        return choose(hosts, host, nil)
+-- Returns value and source of the first route in the order of hosts. `value`: the host's own entry, or nil.
+local function choose(host, value, is_loaded, reads_freely)
+    local found, source
+    if value then
+        found, source = at_host(host, value, reads_freely)
     end
-    local literal, free = paths.readings(target or var.request_uri)
-    local found, source, name = choose(hosts, host, literal)
-    if literal ~= free and not (free and select(2, choose(hosts, host, free)) == source) then
+    if found or not is_loaded then
+        return found, source
+    end
+    local last = dictionary:get(WILDCARD)
+    if last and has(last, WILDCARDS) and #host <= MOST_HOST then
+        local at = find(host, ".", 1, true)
+        while at do
+            local wildcard = "*" .. sub(host, at)
+            value = dictionary:get(wildcard)
+            if value then
+                found, source = at_host(wildcard, value, reads_freely)
+                if found then
+                    return found, source
+                end
+            end
+            at = find(host, ".", at + 1, true)
+        end
+    end
+    if last then
+        return at_host(WILDCARD, last, reads_freely)
+    end
+    return nil
+end
+
+-- Returns what `routes.find` does. `value`: the host's own entry, or nil; `wanted`: its `target`.
+function _M.find(host, value, wanted, is_loaded)
+    target, literal, free = wanted, nil, nil
+    local found, source = choose(host, value, is_loaded, false)
+    if literal ~= free and not (free and select(2, choose(host, value, is_loaded, true)) == source) then
         return nil, host, host, true
     end
-    return found, source, name
+    if not found then
+        return nil, host, host
+    end
+    local slash = find(source, "/", 1, true)
+    return found, source, slash and host .. sub(source, slash) or host
 end
 
 return _M
