@@ -74,6 +74,12 @@ def test_a_label_has_63_characters_at_most() -> None:
         ("blog.example.com:", "blog.example.com"),
         ("bücher.example", "xn--bcher-kva.example"),
         ("BÜCHER.example:80", "xn--bcher-kva.example"),
+        ("XN--BCHER-KVA.example.", "xn--bcher-kva.example"),
+        ("straße.example", "xn--strae-oqa.example"),
+        ("FAẞ.example", "xn--fa-hia.example"),
+        ("ς.example", "xn--3xa.example"),
+        ("ｅｘample。example", "example.example"),
+        ("my_app.bücher.example", "my_app.xn--bcher-kva.example"),
         ("my_app.example", "my_app.example"),
         ("localhost", "localhost"),
         ("127.0.0.1", "127.0.0.1"),
@@ -101,6 +107,7 @@ def test_hosts_have_one_form(value: str, host: str) -> None:
         "a.1",
         "-a.b", "a-.b", "x" * 64 + ".b", "a." * 130, "a" * 5000, "*", "*.a", "$wildcard.", "a;b", "a b", "é" * 70,
         "a\u3002\u3002b", "\ud800.a", "a：80", "a:８0", "[：：1]", "a\u200d.b\x00", "a@b", "<a>", "\uff0e",
+        "💩.example", "℀.example", "a\u00ad\u200b.b/", "xé--a.b",
     ],
 )  # fmt: skip
 def test_hosts_that_are_refused(value: str) -> None:

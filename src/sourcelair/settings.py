@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     nginx_program: str | None = Field(None, description="Path of the nginx program, where it is not on PATH.")
     trusted_proxies: Networks = Field([], description="CIDR ranges of proxies whose X-Forwarded-* headers count.")
     route_table_bytes: int = Field(64 << 20, ge=1 << 20, description="Shared memory for routes, in bytes.")
-    held_per_host: int = Field(2500, ge=1, description="Requests that may be held for one host, on one node.")
+    held_per_host: int = Field(2500, ge=1, description="Requests that may be held for one host (or path), on one node.")
     held_total: int = Field(8000, ge=1, description="Requests that may be held in all, on one node.")
     held_bytes_per_host: int = Field(
         256 << 20, ge=0, description="Bytes of bodies, read already, that may be held for one host; one may be larger."

@@ -147,6 +147,21 @@ async def test_nginx_restarts_and_is_filled_from_memory(api: Ceryx, tmp_path: Pa
         assert state.drained and state.nodes[0].generation == engine.generation
 
 
+async def test_paths_are_filled_in_before_their_hosts(api: Ceryx, tmp_path: Path) -> None:
+    """While NGINX is being filled it serves hosts already: none may take what is a longer prefix's."""
+    client, engine = api.client(), MemoryEngine()
+    routes = [live("a"), live("b"), live("b/x/y"), live("*.b"), live("b/x"), live("*.b/z", instance="i")]
+    await client.batch([RouteWrite(source=route.source, route=route) for route in routes])
+    async with alive(make_agent(tmp_path, api.url, engine)):
+        await engine.until(lambda it: it.loaded)
+        depths = [entry.source.count("/") for entry in engine.applied]
+        assert depths == [2, 1, 1, 0, 0, 0]
+        engine.applied.clear()
+        engine.restart()
+        await engine.until(lambda it: it.loaded)
+    assert [entry.source.count("/") for entry in engine.applied] == depths
+
+
 async def test_the_api_is_gone_and_comes_back(tmp_path: Path) -> None:
     """NGINX keeps its routes; afterwards only what changed is applied."""
     engine = MemoryEngine()

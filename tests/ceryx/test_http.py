@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
 import pytest
 from tests.ceryx.conftest import Ceryx
+
+from sourcelair.client.ceryx import Route, RouteSettings
+from sourcelair.errors import NotFound
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +90,41 @@ async def test_sources_are_stored_in_one_form(ceryx: Ceryx) -> None:
         assert (await api.get("/api/routes/blog.EXAMPLE.com")).json()["target"] == "http://h:2"
 
 
+@pytest.mark.parametrize(
+    "spelling", ["www.example.com%2Fdocs%2Fv1/", "www.example.com/docs/v1", "WWW.example.com./docs%2Fv%31/"]
+)
+async def test_a_source_with_a_path_is_one_name(ceryx: Ceryx, spelling: str) -> None:
+    """Its slashes may be escaped, as in one segment, or not; the typed client escapes them."""
+    source = "www.example.com/docs/v1"
+    async with http(ceryx) as api:
+        body = {"target": "http://h:1", "settings": {"strip_prefix": True}}
+        put = await api.put(f"/api/routes/{spelling}", json=body)
+        shown = {"source": source, "target": "http://h:1", "settings": SETTINGS | {"strip_prefix": True}}
+        assert (put.status_code, put.json()) == (200, shown)
+        assert (await api.get(f"/api/routes/{spelling}")).json() == shown
+        assert (await api.get("/api/routes/www.example.com/")).status_code == 404
+        assert (await api.get("/api/routes/www.example.com/docs/")).status_code == 404
+        client = ceryx.client()
+        assert (await client.get_route(source)).settings.strip_prefix
+        off = Route(source=source, target="http://h:2", settings=RouteSettings(strip_prefix=False))
+        await client.put_route(off, expect=int(put.headers["etag"].strip('"')))
+        assert (await api.get("/api/routes/")).json() == [shown | {"target": "http://h:2", "settings": SETTINGS}]
+        assert (await api.delete(f"/api/routes/{spelling}")).status_code == 204
+        assert (await api.get("/api/routes/")).json() == []
+
+
+@pytest.mark.parametrize("source", ["*.example.com", "*.example.com/docs", "$wildcard/.well-known/acme-challenge"])
+async def test_wildcards_are_sources_like_any(ceryx: Ceryx, source: str) -> None:
+    client = ceryx.client()
+    revision = await client.put_route(
+        Route(source=source.upper().replace("DOCS", "docs") if "$" not in source else source)
+    )
+    assert (await client.get_route(source)).revision == revision
+    await client.delete_route(source)
+    with pytest.raises(NotFound, match=f"No route found for {re.escape(source)}"):
+        await client.get_route(source)
+
+
 async def test_put_refuses_a_body_of_another_source(ceryx: Ceryx) -> None:
     """The path names the route; a body that disagrees is a mistake that must not go unnoticed."""
     async with http(ceryx) as api:
@@ -98,6 +137,9 @@ async def test_put_refuses_a_body_of_another_source(ceryx: Ceryx) -> None:
     ("body", "word"),
     [
         ({"target": "http://h:1"}, "source"),
+        ({"source": "a.example/x/../y", "target": "http://h:1"}, "source"),
+        ({"source": "*.1.2.3.4", "target": "http://h:1"}, "source"),
+        ({"source": "a", "target": "http://h:1", "settings": {"strip_prefix": True}}, "settings.strip_prefix"),
         ({"source": "", "target": "http://h:1"}, "source"),
         ({"source": "a b", "target": "http://h:1"}, "source"),
         ({"source": "a\r\nb", "target": "http://h:1"}, "source"),

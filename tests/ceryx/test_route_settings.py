@@ -89,13 +89,14 @@ def test_what_is_compiled() -> None:
     assert compile_settings(RouteSettings(), flows=True) is None
     assert compile_settings(RouteSettings(streams="always", quiet=[]), flows=True) is None
     assert compile_settings(RouteSettings(streams="flow"), flows=False) is None
-    assert compile_settings(RouteSettings(streams="flow"), flows=True) == "||flow"
-    assert compile_settings(RouteSettings(patience=0, wake_timeout=1.5), flows=True) == "0.0|1.5|"
-    assert compile_settings(RouteSettings(buffering="none"), flows=True) == "|||none"
+    assert compile_settings(RouteSettings(streams="flow"), flows=True) == "||flow||"
+    assert compile_settings(RouteSettings(patience=0, wake_timeout=1.5), flows=True) == "0.0|1.5|||"
+    assert compile_settings(RouteSettings(strip_prefix=True), flows=True) == "|||1|"
+    assert compile_settings(RouteSettings(buffering="none"), flows=True) == "||||none"
     both = RouteSettings(streams="never", buffering="request", quiet=[QuietRule(method="HEAD")])
-    assert compile_settings(both, flows=True) == "||never|request|,,HEAD,,,,"
+    assert compile_settings(both, flows=True) == "||never||request|,,HEAD,,,,"
     rule = QuietRule(agent="A|b,\t\nÉ", header="X-Probe", value="a,b", wakes=True)
-    assert compile_settings(RouteSettings(quiet=[rule]), flows=True) == "|||1,,,a%7Cb%2C%09%0A%C3%89,,x_probe,a%2Cb"
+    assert compile_settings(RouteSettings(quiet=[rule]), flows=True) == "|||||1,,,a%7Cb%2C%09%0A%C3%89,,x_probe,a%2Cb"
 
 
 async def test_a_change_of_settings_alone_is_applied(api: Ceryx, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ async def test_a_change_of_settings_alone_is_applied(api: Ceryx, tmp_path: Path)
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.table["a"].settings == compiled(patience=2))
     held = engine.table["a"]
-    engine.table["a"] = type(held)("a", held.revision, "live", held.address, held.port, held.instance, settings="9||")
+    engine.table["a"] = type(held)("a", held.revision, "live", held.address, held.port, held.instance, settings="9|||")
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.table["a"].settings == compiled(patience=2))
 
@@ -142,7 +143,7 @@ async def test_streams_of_a_node_that_sees_no_bytes_count_as_activity(
         await client.put_route(live(source).model_copy(update={"settings": RouteSettings(streams=streams)}))
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
-    assert [engine.table[source].settings for source in ("a", "b")] == [None, "||never"]
+    assert [engine.table[source].settings for source in ("a", "b")] == [None, "||never|"]
 
 
 async def test_idle_streams_and_held_requests_are_told(

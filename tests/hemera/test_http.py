@@ -41,8 +41,11 @@ async def test_servers_that_never_listen_keep_no_other_from_waking(
     await asyncio.wait(calls)
 
 
-async def test_an_unknown_host(hemera: Hemera) -> None:
-    answer = await hemera.wake("nobody--demo.localhost")
+@pytest.mark.parametrize("source", ["nobody--demo.localhost", "blog--demo.localhost/docs"])
+async def test_an_unknown_host(hemera: Hemera, source: str) -> None:
+    """A path's route is one too: servers have hosts only."""
+    await hemera.life.create()
+    answer = await hemera.wake(source)
     assert answer.status_code == 404
     assert answer.headers["lair-state"] == "unknown-host"
 

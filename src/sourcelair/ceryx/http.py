@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from sourcelair.auth import Identity
 from sourcelair.auth.http import Authenticate
@@ -18,7 +19,7 @@ from sourcelair.ceryx.http_nodes import create_nodes_router
 from sourcelair.ceryx.models import show_route
 from sourcelair.ceryx.routes import MAX_BATCH
 from sourcelair.ceryx.service import CeryxService
-from sourcelair.ceryx.validation import clean_source
+from sourcelair.ceryx.sources import clean_source
 from sourcelair.client.ceryx import BatchResult, Route, RouteWrite
 from sourcelair.errors import (
     BadRequest,
@@ -29,6 +30,18 @@ from sourcelair.errors import (
 from sourcelair.lean import LeanRoute
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,19})"')
+
+
+class SourceConvertor(StringConvertor):
+    """A source in a path: a host, and what may follow it.
+
+    Servers decode a path before anybody looks at it, so a slash of the source may be escaped or not.
+    """
+
+    regex = "[^/].*"
+
+
+register_url_convertor("source", SourceConvertor())
 
 
 class Batch(WithoutExtras):
@@ -116,7 +129,7 @@ def _routes_router(service: CeryxService, authenticate: Authenticate) -> APIRout
         openapi_extra=schema_of(Batch),
         responses={200: {"model": BatchResult}},
     )
-    one = "/api/routes/{source}/"
+    one = "/api/routes/{source:source}/"
     _add(
         router, "POST", "/api/routes/", create_route,
         status_code=201, openapi_extra=schema_of(Route), responses={201: {"model": Route}},

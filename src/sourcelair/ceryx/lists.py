@@ -16,7 +16,7 @@ from typing import Self
 from pydantic_core import to_json
 
 from sourcelair.ceryx.models import ROUTES, route_key, show_entry
-from sourcelair.ceryx.validation import clean_source
+from sourcelair.ceryx.sources import clean_source
 from sourcelair.errors import BadRequest, HistoryCompacted, LairError
 from sourcelair.pacing import in_steps
 from sourcelair.store.base import Entry, Store

@@ -13,7 +13,7 @@ from sourcelair.ceryx import metrics
 from sourcelair.ceryx.doubts import Doubts, Sign
 from sourcelair.ceryx.lists import RouteLists
 from sourcelair.ceryx.models import decode_route, encode_route, record_of, route_key
-from sourcelair.ceryx.validation import clean_source
+from sourcelair.ceryx.sources import clean_source
 from sourcelair.client.ceryx import RouteWrite, StoredRoute
 from sourcelair.errors import (
     Conflict,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
+from sourcelair.ceryx.sources import clean_source, has_path
 from sourcelair.client.ceryx import Route, RouteSettings, RouteWrite
 from sourcelair.errors import InvalidInput
-from sourcelair.names import WILDCARD, normalise_host
 from sourcelair.pacing import in_steps
 
 MAX_URL = 2048
@@ -22,24 +21,6 @@ MAX_PATH = 4096
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?\.?")
-
-
-@lru_cache(maxsize=1000)  # one write asks up to four times: of its path, its body, and for the store
-def clean_source(source: str) -> str:
-    """Return a public host in its stored form, or `$wildcard`.
-
-    Raises:
-        InvalidInput: it is neither.
-    """
-    if source == WILDCARD:
-        return source
-    try:
-        host = normalise_host(source)
-    except InvalidInput as error:
-        raise InvalidInput(f"source: {error.detail}") from error
-    if host.startswith("["):
-        return f"[{_ipv6(host[1:-1], 'source')}]"
-    return host
 
 
 def _ipv6(text: str, field: str) -> str:
@@ -144,8 +125,11 @@ def clean_route(route: Route) -> Route:
     """
     if route.target is None and route.settings.mode == "redirect":
         raise InvalidInput("target: a redirect needs one.")
+    source = clean_source(route.source)
+    if route.settings.strip_prefix and not has_path(source):
+        raise InvalidInput(f"settings.strip_prefix: the source {source} has no path that could be taken off.")
     return Route(
-        source=clean_source(route.source),
+        source=source,
         target=None if route.target is None else clean_target(route.target, route.settings.mode),
         settings=_clean_settings(route.settings),
         waker=None if route.waker is None else clean_waker(route.waker),

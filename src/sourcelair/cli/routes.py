@@ -14,7 +14,14 @@ from sourcelair.errors import LairError
 
 routes = typer.Typer(no_args_is_help=True, help="The proxy's routes: public host -> target.")
 
-Source = Annotated[str, typer.Argument(metavar="HOST", help="Public host, or $wildcard.", show_default=False)]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="HOST[/PATH]",
+        help="Public host, *.HOST for all below one, or $wildcard; with a path for what begins with that.",
+        show_default=False,
+    ),
+]
 
 
 class Buffering(StrEnum):
@@ -44,7 +51,7 @@ async def list_(
         (r.source, r.target or "(asleep)" if r.waker or r.target else "(none)", r.settings.mode, r.managed_by or "")
         for r in sorted(found, key=lambda route: route.source)
     ]
-    output.table(("HOST", "TARGET", "MODE", "MANAGED BY"), rows)
+    output.table(("SOURCE", "TARGET", "MODE", "MANAGED BY"), rows)
 
 
 @routes.command("set")
@@ -66,6 +73,9 @@ async def set_(
         Buffering | None,
         typer.Option(help="What is taken in before it is passed on.", show_default="bodies of known length"),
     ] = None,
+    strip_prefix: Annotated[
+        bool, typer.Option("--strip-prefix", help="Take the path of HOST/PATH off before the app sees it.")
+    ] = False,
 ) -> None:
     """Create a route, or overwrite it. It is served when this ends."""
     from sourcelair.client.ceryx import Route, RouteSettings
@@ -74,6 +84,7 @@ async def set_(
         mode="redirect" if redirect else "proxy",
         enforce_https=enforce_https,
         buffering=buffering.value if buffering else None,
+        strip_prefix=strip_prefix,
     )
     async with session.ceryx() as client:
         revision = await client.put_route(Route(source=source, target=target, settings=settings, waker=waker))

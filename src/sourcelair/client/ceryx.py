@@ -29,10 +29,12 @@ LIST_ATTEMPTS = 3
 
 
 class RouteSettings(BaseModel):
-    """How a route is served. The first four are the original's; ours are left out where they are null.
+    """How a route is served. The first four are the original's; ours are left out where they are null
+    or false.
 
     `patience` and `wake_timeout` (seconds) are this route's own, `quiet` what neither wakes nor counts as activity,
-    `streams` whether open WebSockets and event streams count as activity (null: always).
+    `streams` whether open WebSockets and event streams count as activity (null: always). With `strip_prefix` the app of
+    a path's route does not see the prefix of its source.
 
     `buffering` is what the proxy takes in before it passes it on: `none` nothing, `request` every body, `response`
     answers too; null only bodies that say how long they are.
@@ -49,18 +51,21 @@ class RouteSettings(BaseModel):
     quiet: QuietRules | None = None
     streams: Literal["always", "never", "flow"] | None = None
     buffering: Literal["none", "request", "response"] | None = None
+    strip_prefix: bool = False
 
     @model_serializer(mode="wrap")
     def _without_nulls_of_ours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         shown: dict[str, Any] = handler(self)
-        return {key: value for key, value in shown.items() if key in _ORIGINAL or value is not None}
+        return {
+            key: value for key, value in shown.items() if key in _ORIGINAL or (value is not None and value is not False)
+        }
 
 
 _ORIGINAL = frozenset({"enforce_https", "mode", "certificate_path", "key_path"})
 
 
 class Route(BaseModel):
-    """A public host and where its requests go; without a target they wait for its waker.
+    """A public host, or a path of one, and where its requests go; without a target they wait for its waker.
 
     `instance` names the run that the target belongs to; a withdrawal is proven for an instance. A route with
     `managed_by` is changed by that client only.

@@ -12,12 +12,15 @@ from sourcelair.client.policy import Text
 class WakeRequest(BaseModel):
     """Body of `POST {waker}/wake`: a host has visitors, and no live target on this node.
 
-    `since` (Unix seconds) is when the visitor came for whom it is asked, and `address` where from.
+    `source` is the host that was asked for, with the prefix of the route where that is a path's; `route` is the source
+    of the route itself where it is another: `*.example.com`, `$wildcard`. `since` (Unix seconds) is when the visitor
+    came for whom it is asked, and `address` where from.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     source: str
+    route: str | None = None
     reason: Literal["asleep", "unreachable"] = "asleep"
     instance: Text | None = None
     revision: int | None = None

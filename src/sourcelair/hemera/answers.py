@@ -28,10 +28,17 @@ def for_nodes(authenticate: Authenticate) -> Callable[[Request], Awaitable[Ident
 
 
 def host_of(source: str) -> str:
-    """Return the host that a node names, in its normal form. Raises InvalidInput: there is none."""
+    """Return the host that a node names, in its normal form; with the path where it is a path's route.
+
+    Servers have hosts only, so nothing is ever found at a path.
+
+    Raises:
+        InvalidInput: there is none.
+    """
     if not source:
         raise InvalidInput("Lair-Source: the host is missing.")
-    return normalise_host(source)
+    host, slash, path = source.partition("/")
+    return normalise_host(host) + slash + path
 
 
 def answer(outcome: Outcome) -> JSONResponse:

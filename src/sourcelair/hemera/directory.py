@@ -65,7 +65,7 @@ class Directory:
             LairError: the API does not answer.
         """
         found = self.at(host)
-        if found is None:
+        if found is None and "/" not in host:  # servers have no paths
             for server in await self._servers.list(host=host):
                 self.take(server)
             found = self.at(host)

@@ -11,6 +11,7 @@ from tests.ceryx.nginx.conftest import Serve, StartProxy
 from tests.ceryx.nginx.world import Message, Proxy, Server, answer, until
 
 from sourcelair.ceryx.nginx import render
+from sourcelair.ceryx.sources import MAX_SOURCE
 from sourcelair.ceryx.table import TableEntry
 
 pytestmark = pytest.mark.anyio
@@ -22,9 +23,9 @@ def entries(hosts: list[str], revision: int, state: str = "live") -> list[TableE
     return [TableEntry(host, revision, "live", "127.0.0.1", 1, f"i-{host[:40]}") for host in hosts]
 
 
-@pytest.mark.parametrize("length", [20, 250])
+@pytest.mark.parametrize("length", [20, 250, MAX_SOURCE])
 async def test_as_many_routes_fit_as_the_table_says(start_proxy: StartProxy, length: int) -> None:
-    """With short hosts and with the longest: the number that is published is one that fits."""
+    """With short sources and with the longest: the number that is published is one that fits."""
     proxy = await start_proxy(route_table_bytes=1 << 20)
     await proxy.open()
     for revision in range(1, 7):
@@ -77,7 +78,7 @@ async def test_old_tombstones_hold_no_room(
     own = tmp_path / "own"
     shutil.copytree(render.HERE / "lua", own / "lua")
     shutil.copytree(render.HERE / "templates", own / "templates")
-    change_lua(own, "tables.lua", "KEEP_TOMBSTONE = 600 ", "KEEP_TOMBSTONE = 0 ")
+    change_lua(own, "tombstones.lua", "KEEP = 600 ", "KEEP = 0 ")
     if by == "changes":
         change_lua(own, "control.lua", "BURIED_AT_ONCE = 500 ", "BURIED_AT_ONCE = 0 ")
     else:

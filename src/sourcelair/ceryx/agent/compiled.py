@@ -1,8 +1,7 @@
 """A route's own settings in the words of NGINX's Lua (`lua/lair/settings.lua`), prepared so that it parses little.
 
-One line of text: `patience|wake_timeout|streams|buffering|rule|rule…`, each rule
-`wakes,path,method,agent,address,header,value`. What is empty is not said; everything between is percent-encoded. Where
-nothing is said of buffering its place is left out: every rule has commas, so they are told apart.
+One line of text: `patience|wake_timeout|streams|strip|buffering|rule|rule…`, each rule
+`wakes,path,method,agent,address,header,value`. What is empty is not said; everything between is percent-encoded.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ def compile_settings(settings: RouteSettings, *, flows: bool) -> str | None:
     streams = settings.streams
     if streams == "always" or (streams == "flow" and not flows):
         streams = None
-    rest = list[str]([settings.buffering] if settings.buffering else [])
-    rest += [_rule(rule) for rule in settings.quiet or ()]
-    if settings.patience is None and settings.wake_timeout is None and streams is None and not rest:
-        return None
-    return "|".join((_number(settings.patience), _number(settings.wake_timeout), streams or "", *rest))
+    strip = "1" if settings.strip_prefix else ""
+    rules = [_rule(rule) for rule in settings.quiet or ()]
+    times = (_number(settings.patience), _number(settings.wake_timeout))
+    said = (*times, streams or "", strip, settings.buffering or "", *rules)
+    return "|".join(said) if any(said) else None
 
 
 def _number(value: float | None) -> str:

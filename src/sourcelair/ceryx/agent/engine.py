@@ -140,6 +140,8 @@ class Engine:
         self._suspect = False
         self._complete = self._count_fits(state)
         await self._name_wakers(self._wakers.take_all())
+        if not state.loaded:
+            await self._table.order_by_depth()
         await self._apply()
         async with self._one:
             await self._control.set_loaded(*self._introduce)

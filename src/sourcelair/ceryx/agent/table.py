@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from sourcelair.ceryx.agent.entries import deleted, differs, entry_of, resolved
 from sourcelair.ceryx.agent.resolve import Resolution, Resolver
 from sourcelair.ceryx.agent.wakers import Wakers
+from sourcelair.ceryx.sources import depth
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import RouteChanges, StoredRoute
 from sourcelair.pacing import STEP, in_steps, keep
@@ -93,6 +94,19 @@ class NodeTable:
     def want_again(self, sources: Iterable[str]) -> None:
         """Have these applied once more, as far as they are still wanted: there was no room for them before."""
         self.dirty |= {source: None for source in sources if source in self.wanted}
+
+    async def order_by_depth(self) -> None:
+        """Have the routes of paths applied before those of their hosts, the longest first.
+
+        For a table that is being filled while visitors are served: a host that is there already has all of its paths.
+        """
+        deep: dict[int, list[str]] = {}
+        async for source in in_steps(list(self.dirty), 5000):
+            if segments := depth(source):
+                deep.setdefault(segments, []).append(source)
+        if deep:
+            ordered = (source for segments in sorted(deep, reverse=True) for source in deep[segments])
+            self.dirty = {source: None for source in ordered if source in self.dirty} | self.dirty
 
     async def load(self, entries: Mapping[str, TableEntry], names: Mapping[str, str], withdrawn: Iterable[str]) -> None:
         """Want what the file held; each name keeps its last address until a look-up says otherwise."""

@@ -7,8 +7,8 @@ local request = require "lair.request"
 local visitor = require "lair.visitor"
 
 local TITLES = {
-    [429] = "Too Many Requests", [501] = "Not Implemented", [502] = "Bad Gateway", [503] = "Service Unavailable",
-    [504] = "Gateway Timeout",
+    [400] = "Bad Request", [429] = "Too Many Requests", [501] = "Not Implemented", [502] = "Bad Gateway",
+    [503] = "Service Unavailable", [504] = "Gateway Timeout",
 }
 
 -- state -> status, seconds for Retry-After, heading, detail
@@ -22,6 +22,7 @@ local ANSWERS = {
     ["disabled"] = { 503, 30, "This server is switched off", "It wakes for nobody until it is enabled again." },
     ["rate-limited"] = { 429, 5, "Too many servers started", "Too many were started from your address. Try again soon." },
     ["unknown-host"] = { 503, 30, "Nothing is here yet", "No server has this address. Check the spelling, or create it first." },
+    ["ambiguous-path"] = { 400, nil, "This address can be read in two ways", "Write its path with single slashes and without dots." },
     ["unresolved"] = { 503, 5, "This server can't be found", "The name of its target has no address." },
     ["unreachable"] = { 503, 2, "This server does not answer", "It refuses connections." },
     ["over-capacity"] = { 503, 5, "Too many visitors at once", "Too many requests wait here. Try again in a moment." },
@@ -129,10 +130,11 @@ function _M.limited(outcome, state)
     return _M.pass_on(outcome, 429, state)
 end
 
--- Ends the request with a redirect that keeps path and query.
-function _M.redirect(base)
+-- Ends the request with a redirect that keeps path and query. `target`: the request target, where it is another than was
+-- sent.
+function _M.redirect(base, target)
     ngx.header["Cache-Control"] = "no-store"
-    return ngx.redirect(base .. ngx.var.request_uri, 301)
+    return ngx.redirect(base .. (target or ngx.var.request_uri), 301)
 end
 
 return _M

@@ -6,6 +6,7 @@ local config = require "lair.config"
 local counts = require "lair.counts"
 local flows = require "lair.flows"
 local gate = require "lair.gate"
+local prefixes = require "lair.prefixes"
 local records = require "lair.records"
 local request = require "lair.request"
 local routes = require "lair.routes"
@@ -16,7 +17,7 @@ local ways = require "lair.ways"
 local var = ngx.var
 local request_id = request.id
 local inflight, inflight_bits, streams = records.inflight, records.bits, records.streams
-local waiting, by_id = records.hosts, records.by_id
+local waiting, by_id = records.crowds, records.by_id
 
 local ROBOT, IDLE = counts.ROBOT, counts.IDLE
 
@@ -36,7 +37,7 @@ end
 
 -- Returns the entry to which the request was counted, or nil: it must go to the gate.
 function _M.claim(id, host, tls)
-    local value, source = routes.find(host)
+    local value, source, name = routes.find(host)
     if not value then
         return nil
     end
@@ -47,23 +48,21 @@ function _M.claim(id, host, tls)
     if entry.enforce_https and var.lair_scheme ~= "https" then
         return nil
     end
-    local crowd, record = waiting[host], by_id[id]
+    local crowd, record = waiting[name], by_id[id]
+    local own = entry.own and settings.of(source, value) or nil
+    if (own or record) and not prefixes.are_right(record, own, name) then
+        return nil
+    end
     if (crowd or record) and not gate.may_pass(record, crowd) then
         return nil
     end
     if config.stall > 0 then
         config.linger()
     end
-    local wanted
-    if entry.own then
-        local own = settings.of(source, value)
-        if ways.must_move(own, record) then
-            return nil
-        end
-        wanted = own_bits(id, own, entry.instance)
-    else
-        wanted = visitor.bits()
+    if own and ways.must_move(own, record) then
+        return nil
     end
+    local wanted = own and own_bits(id, own, entry.instance) or visitor.bits()
     if not counts.start(entry, wanted) then
         flows.close(id)
         return nil

@@ -1,5 +1,5 @@
--- Calls to wakers: one at a time per host on the whole node, however many requests wait, from a timer, not from a
--- visitor's request (who may leave). The claim lies in shared memory and is renewed, since its worker may be killed.
+-- Calls to wakers: one at a time per name (a host, or a host and the prefix of a path's route; `routes.find` gives it) on
+-- the whole node, however many requests wait, from a timer, not from a visitor's request (who may leave). The claim lies in shared memory and is renewed, since its worker may be killed.
 
 local changes = require "lair.changes"
 local json = require "lair.json"
@@ -18,10 +18,10 @@ local ANSWER_TIMEOUT = 75        -- seconds: a waker long-polls
 local LOOK = 1000                -- milliseconds between looks at whether it is still the one to ask
 local MOST_BODY = 32768          -- bytes of a waker's answer that are passed on: all of it, or nothing
 local KEEP_OUTCOME = 30          -- seconds
-local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2    -- seconds between calls for one host
+local FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2    -- seconds between calls for one name
 local STARTING_PAUSE = 0.5       -- seconds from call to call while the waker says "still starting"
 local REMEMBER_TRIES = 5         -- seconds
-local LIMITED_PAUSE = 1          -- seconds from call to call for one host and an address that has caused too many starts
+local LIMITED_PAUSE = 1          -- seconds from call to call for one name and an address that has caused too many starts
 
 local _M = { active = 0 }
 
@@ -29,28 +29,28 @@ local active, renew_at = {}, 0
 local jobs, first_job, last_job, running = {}, 1, 0, 0
 local unpacked = {}
 
--- Returns the last outcome for a host: id, code, address (of the visitor for whom was asked), state, retry_after,
+-- Returns the last outcome for a name: id, code, address (of the visitor for whom was asked), state, retry_after,
 -- content_type, body; nil where there is none.
-function _M.outcome(host)
-    local text = shared:get("outcome:" .. host)
+function _M.outcome(name)
+    local text = shared:get("outcome:" .. name)
     if not text then
         return nil
     end
-    local known = unpacked[host]
+    local known = unpacked[name]
     if known and known.text == text then
         return known
     end
     local id, code, address, lair_state, retry, content_type, body =
         text:match("^(%d+)\t(%d+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$")
-    unpacked = { [host] = {
+    unpacked = { [name] = {
         text = text, id = tonumber(id), code = tonumber(code), address = address, state = lair_state, retry_after = retry,
         content_type = content_type, body = body,
     } }
-    return unpacked[host]
+    return unpacked[name]
 end
 
-local function entry_of(host)
-    local value = routes.find(host)
+local function entry_of(name)
+    local value = routes.find_named(name)
     return value and routes.parse(value)
 end
 
@@ -63,56 +63,56 @@ function _M.is_ahead(answer, entry)
     return (published_at(answer) or 0) > entry.revision
 end
 
--- Tells whether a host was woken, by the table of this node: it is live, as of what the waker says that it published, or
+-- Tells whether it was woken, by the table of this node: it is live, as of what the waker says that it published, or
 -- that has been withdrawn again.
 local function was_woken(job, answer)
-    local entry = entry_of(job.host)
+    local entry = entry_of(job.name)
     local published = published_at(answer)
     return entry and not _M.is_ahead(answer, entry) and (entry.kind == "L" or published and published > job.revision)
 end
 
-local function limit_key(host, address)
-    return "limited:" .. host .. ":" .. (address or "")
+local function limit_key(name, address)
+    return "limited:" .. name .. ":" .. (address or "")
 end
 
 -- Tells whether the waker said a moment ago that this address has caused too many starts.
-function _M.is_limited(host, address)
-    return shared:get(limit_key(host, address)) ~= nil
+function _M.is_limited(name, address)
+    return shared:get(limit_key(name, address)) ~= nil
 end
 
--- Tells whether a call for this host is under way on this node.
-function _M.is_under_way(host)
-    return active[host] ~= nil or shared:get("call:" .. host) ~= nil
+-- Tells whether a call for this name is under way on this node.
+function _M.is_under_way(name)
+    return active[name] ~= nil or shared:get("call:" .. name) ~= nil
 end
 
 local function settle(job, started, answer)
-    local host, order = job.host, job.order
+    local name, order = job.name, job.order
     local now, address = ngx.now(), order.address
     local pause
     if answer.code == 429 then
         -- Of one address. Others are asked for at once.
         pause = 0
-        shared:set(limit_key(host, address), now + LIMITED_PAUSE, LIMITED_PAUSE)
+        shared:set(limit_key(name, address), now + LIMITED_PAUSE, LIMITED_PAUSE)
     elseif answer.code == 202 then
         pause = STARTING_PAUSE - (now - started)
     elseif answer.code == 200 and was_woken(job, answer) then
         -- It was woken: the next call is another story, and no try of this one. What refuses connections though it is
         -- published is the same story still.
-        shared:delete("tries:" .. host)
+        shared:delete("tries:" .. name)
         pause = order.reason == "unreachable" and FIRST_PAUSE or 0
     else
-        local tries = shared:incr("tries:" .. host, 1, 0, REMEMBER_TRIES) or 1
+        local tries = shared:incr("tries:" .. name, 1, 0, REMEMBER_TRIES) or 1
         pause = math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ^ (tries - 1))
     end
     if pause > 0 then
-        shared:set("next:" .. host, now + pause, pause + 1)
+        shared:set("next:" .. name, now + pause, pause + 1)
     end
     local id = state:incr("outcomes", 1, 0)
-    shared:set("outcome:" .. host, table.concat({
+    shared:set("outcome:" .. name, table.concat({
         id, answer.code, address or "", answer.state or "", answer.retry_after or "", answer.content_type or "", answer.body or "",
     }, "\t"), KEEP_OUTCOME)
-    shared:delete("call:" .. host)
-    changes.announce(host)
+    shared:delete("call:" .. name)
+    changes.announce(name)
 end
 
 local function read_headers(socket)
@@ -201,9 +201,9 @@ local function run(premature, job)
         end
     end
     if answer.code == 0 then
-        ngx.log(ngx.WARN, "the waker of ", job.host, " can't be reached: ", answer.reason or "its address is not known")
+        ngx.log(ngx.WARN, "the waker of ", job.name, " can't be reached: ", answer.reason or "its address is not known")
     end
-    active[job.host] = nil
+    active[job.name] = nil
     _M.active, running = _M.active - 1, running - 1
     settle(job, started, answer)
     _M.pump()
@@ -220,43 +220,43 @@ function _M.pump()
         if not ok then
             ngx.log(ngx.ERR, "no timer for a waker call: ", reason)
             running = running - 1
-            active[job.host] = nil
+            active[job.name] = nil
             _M.active = _M.active - 1
-            shared:delete("call:" .. job.host)
+            shared:delete("call:" .. job.name)
             return
         end
     end
 end
 
--- Sees to it that a call for this host is under way on this node, unless one ended a moment ago. Returns the seconds
+-- Sees to it that a call for this name is under way on this node, unless one ended a moment ago. Returns the seconds
 -- after which to look again, and whether one is.
-function _M.ensure(host, waker, order)
-    if active[host] then
+function _M.ensure(name, waker, order)
+    if active[name] then
         return 0.1, true
     end
     local now = ngx.now()
-    local due = shared:get("next:" .. host) or shared:get(limit_key(host, order.address))
+    local due = shared:get("next:" .. name) or shared:get(limit_key(name, order.address))
     if due and due > now then
         return due - now, false
     end
-    if not shared:add("call:" .. host, workers.number, CLAIM) then
-        local owner = shared:get("call:" .. host)
+    if not shared:add("call:" .. name, workers.number, CLAIM) then
+        local owner = shared:get("call:" .. name)
         if owner and not workers.is_alive(owner) then
-            shared:delete("call:" .. host)
+            shared:delete("call:" .. name)
             return 0, false
         end
         return 0.05, true
     end
-    due = shared:get("next:" .. host)
+    due = shared:get("next:" .. name)
     if due and due > now then
-        shared:delete("call:" .. host)
+        shared:delete("call:" .. name)
         return due - now, false
     end
-    active[host] = true
+    active[name] = true
     _M.active = _M.active + 1
     last_job = last_job + 1
-    local entry = entry_of(host)
-    jobs[last_job] = { host = host, waker = waker, order = order, revision = entry and entry.revision or 0 }
+    local entry = entry_of(name)
+    jobs[last_job] = { name = name, waker = waker, order = order, revision = entry and entry.revision or 0 }
     _M.pump()
     return 0.1, true
 end
@@ -267,8 +267,8 @@ function _M.renew(now)
         return
     end
     renew_at = now + RENEW
-    for host in pairs(active) do
-        shared:set("call:" .. host, workers.number, CLAIM)
+    for name in pairs(active) do
+        shared:set("call:" .. name, workers.number, CLAIM)
     end
 end
 

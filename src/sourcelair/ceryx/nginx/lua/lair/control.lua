@@ -10,6 +10,7 @@ local flows = require "lair.flows"
 local lock = require "lair.lock"
 local changes = require "lair.changes"
 local tables = require "lair.tables"
+local tombstones = require "lair.tombstones"
 
 local state = ngx.shared.lair_state
 
@@ -50,7 +51,7 @@ end
 local ACTIONS = {}
 
 function ACTIONS.hello()
-    tables.bury(BURIED_AT_ONCE)
+    tombstones.bury(BURIED_AT_ONCE)
     return 200, table.concat({
         config.generation, state:get("loaded") and "1" or "0", tables.count(), tables.capacity(), crowds.held(),
         connections(),

@@ -1,4 +1,5 @@
--- The crowds: for each host, who waits for it in this worker, and the ticker that wakes them.
+-- The crowds: for each name, who waits for it in this worker, and the ticker that wakes them. A name is a host, or a host
+-- and the prefix of a path's route (`routes.find` gives it).
 --
 -- A crowd stands until nobody waits and no place of its window is taken. While somebody waits, newcomers stand in line.
 
@@ -7,6 +8,7 @@ local calls = require "lair.calls"
 local changes = require "lair.changes"
 local config = require "lair.config"
 local records = require "lair.records"
+local routes = require "lair.routes"
 local windows = require "lair.windows"
 local workers = require "lair.workers"
 
@@ -16,10 +18,11 @@ local state = ngx.shared.lair_state
 local TICK = 0.001           -- seconds between two looks at what changed
 local SWEEP = 0.02           -- seconds between two looks at everything: places, calls that are due
 
-local hosts = records.hosts
+local crowds = records.crowds
 
 local _M = {}
 
+local with_paths = {}        -- crowd -> host, of those whose name has a prefix
 local ticking, seen = false, 0
 local held = { count = 0, bytes = 0 }
 
@@ -40,7 +43,7 @@ function _M.ask(crowd)
     if not wanted then
         crowd.is_owed = false
     elseif now >= crowd.ask_at then
-        local pause, is_asked = calls.ensure(crowd.host, wanted.waker, wanted.order)
+        local pause, is_asked = calls.ensure(crowd.name, wanted.waker, wanted.order)
         crowd.ask_at = now + pause
         if is_asked then
             crowd.is_owed, crowd.asked_at = false, now
@@ -49,12 +52,29 @@ function _M.ask(crowd)
 end
 
 local function sweep(now)
-    for _, crowd in pairs(hosts) do
+    for _, crowd in pairs(crowds) do
         windows.sweep(crowd, now)
         _M.ask(crowd)
-        _M.drop_if_empty(crowd.host)
+        _M.drop_if_empty(crowd.name)
     end
     calls.renew(now)
+end
+
+local function look_again(crowd)
+    crowd.ask_at = 0
+    wake(crowd)
+end
+
+-- Wakes all who wait for a host: a change of one of its routes may have given any of them another.
+local function look_at(host)
+    if crowds[host] then
+        look_again(crowds[host])
+    end
+    for crowd, its_host in pairs(with_paths) do
+        if its_host == host then
+            look_again(crowd)
+        end
+    end
 end
 
 -- Wakes those whose host changed. What was changed in this worker need not wait for the ticker.
@@ -65,16 +85,12 @@ function _M.look()
     local number, changed = changes.since(seen)
     seen = number
     if changed then
-        for _, host in ipairs(changed) do
-            if hosts[host] then
-                hosts[host].ask_at = 0
-                wake(hosts[host])
-            end
+        for _, source in ipairs(changed) do
+            look_at(routes.host_of(source))
         end
     else
-        for _, crowd in pairs(hosts) do
-            crowd.ask_at = 0
-            wake(crowd)
+        for _, crowd in pairs(crowds) do
+            look_again(crowd)
         end
     end
 end
@@ -89,14 +105,14 @@ local function look_and_sweep(now, sweep_at)
 end
 
 local function wake_all()
-    for _, crowd in pairs(hosts) do
+    for _, crowd in pairs(crowds) do
         wake(crowd)
     end
 end
 
 local function tick()
     local sweep_at = 0
-    while next(hosts) or calls.active > 0 do
+    while next(crowds) or calls.active > 0 do
         ngx.sleep(TICK)
         local ok, result = pcall(look_and_sweep, ngx.now(), sweep_at)
         if ok then
@@ -151,7 +167,7 @@ local function publish_one(kind, name, amount)
 end
 
 local function publish(crowd, bytes)
-    local name = ":" .. crowd.host
+    local name = ":" .. crowd.name
     publish_one("held:", name, crowd.count)
     publish_one("held:", "", held.count)
     if bytes > 0 then
@@ -173,28 +189,32 @@ local function is_full(here, name, bytes, most, most_bytes)
     return others > 0 and others + bytes > most_bytes
 end
 
--- Returns the crowd of a host, a new one where none stands.
-function _M.of(host)
-    local crowd = hosts[host]
+-- Returns the crowd of a name, a new one where none stands.
+function _M.of(name)
+    local crowd = crowds[name]
     if not crowd then
-        crowd = { host = host, waiting = {}, count = 0, bytes = 0, ask_at = 0 }
+        crowd = { name = name, waiting = {}, count = 0, bytes = 0, ask_at = 0 }
         windows.open(crowd)
-        hosts[host] = crowd
+        crowds[name] = crowd
+        local host = routes.host_of(name)
+        if host ~= name then
+            with_paths[crowd] = host
+        end
     end
     start_ticker()
     return crowd
 end
 
--- Tells whether somebody waits for a host in this worker.
-function _M.is_waited_for(host)
-    return hosts[host] ~= nil and hosts[host].count > 0
+-- Tells whether somebody waits for a name in this worker.
+function _M.is_waited_for(name)
+    return crowds[name] ~= nil and crowds[name].count > 0
 end
 
--- Makes a record one of those that wait for its host, and returns the crowd; nil when too many wait already. `bytes`:
+-- Makes a record one of those that wait for its name, and returns the crowd; nil when too many wait already. `bytes`:
 -- of its body, where that was read.
 function _M.join(record, bytes)
-    local crowd = _M.of(record.host)
-    if is_full(crowd, ":" .. record.host, bytes, config.held_per_host, config.held_bytes_per_host)
+    local crowd = _M.of(record.name)
+    if is_full(crowd, ":" .. record.name, bytes, config.held_per_host, config.held_bytes_per_host)
         or is_full(held, "", bytes, config.held_total, config.held_bytes_total) then
         return nil
     end
@@ -218,9 +238,22 @@ function _M.stop_waiting(record)
     end
 end
 
+-- Sees to it that a record waits for the name that it has now, since its request may have another route. Returns as `join`.
+function _M.keep_with(record)
+    if record.crowd.name == record.name then
+        return record.crowd
+    end
+    local bytes, outcome = record.bytes, calls.outcome(record.name)
+    _M.stop_waiting(record)
+    windows.free(record)
+    record.seen = outcome and outcome.id or 0
+    record.first = record.seen
+    return _M.join(record, bytes)
+end
+
 -- Wants the waker to be called with this order, unless what another wants is better: its address has no limit now.
 function _M.want(crowd, waker, order)
-    if not crowd.wanted or not calls.is_limited(crowd.host, order.address) then
+    if not crowd.wanted or not calls.is_limited(crowd.name, order.address) then
         crowd.wanted = { waker = waker, order = order }
     end
 end
@@ -234,17 +267,17 @@ function _M.owe(crowd, record)
 end
 
 -- Asks the waker for somebody who does not wait for it: now, or once the pause after the last call is over.
-function _M.ask_for(host, waker, order)
-    local crowd = _M.of(host)
+function _M.ask_for(name, waker, order)
+    local crowd = _M.of(name)
     crowd.is_owed = true
     _M.want(crowd, waker, order)
     _M.ask(crowd)
 end
 
-function _M.drop_if_empty(host)
-    local crowd = hosts[host]
+function _M.drop_if_empty(name)
+    local crowd = crowds[name]
     if crowd and crowd.count == 0 and crowd.used == 0 and not crowd.is_owed then
-        hosts[host] = nil
+        crowds[name], with_paths[crowd] = nil, nil
     end
 end
 

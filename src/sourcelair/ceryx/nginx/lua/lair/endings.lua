@@ -48,7 +48,7 @@ end
 
 -- Looks whether the waker's last word ends this request. `value` is what the table showed before.
 function _M.hear(record, value)
-    local outcome = calls.outcome(record.host)
+    local outcome = calls.outcome(record.name)
     if not outcome or outcome.id <= record.seen then
         return
     end
@@ -77,7 +77,7 @@ end
 function _M.time_over(record, crowd, last)
     crowds.owe(crowd, record)
     crowds.stop_waiting(record)
-    local outcome = calls.outcome(record.host)
+    local outcome = calls.outcome(record.name)
     local news = outcome and outcome.id > record.first and outcome
     local is_gone = news and news.code == 0
     if visitor.is_navigation() and not record.is_async then

@@ -1,8 +1,9 @@
 -- The gate: where requests wait that have no live target. It never writes a route and never trusts a waker's answer for
 -- a target: a request goes on when this node's table shows a live route.
 --
--- All that wait for one host in this worker are its *crowd*. One ticker per worker looks at the crowds whose host
--- changed and wakes their waiters, who look for themselves. They join the crowd before they read the table again.
+-- All that wait for one name (a host, or a host and the prefix of a path's route) in this worker are its *crowd*. One
+-- ticker per worker looks at the crowds whose host changed and wakes their waiters, who look for themselves. They join the
+-- crowd before they read the table again, and another one where their request has another route now.
 -- Who has nothing to wait for never joins: a request with a body passes here too, and so do redirects.
 
 local addresses = require "lair.addresses"
@@ -12,6 +13,7 @@ local counts = require "lair.counts"
 local crowds = require "lair.crowds"
 local endings = require "lair.endings"
 local flows = require "lair.flows"
+local prefixes = require "lair.prefixes"
 local records = require "lair.records"
 local request = require "lair.request"
 local routes = require "lair.routes"
@@ -52,7 +54,7 @@ end
 -- All others go straight on, unless somebody waits: then they stand in line too.
 function _M.may_pass(record, crowd)
     if record and record.held then
-        return record.place or record.had_place or windows.take_free(crowds.of(record.host), record)
+        return record.place or record.had_place or windows.take_free(crowds.of(record.name), record)
     end
     return not crowd or crowd.count == 0
 end
@@ -71,6 +73,7 @@ end
 -- Lets the request go on: to the upstream of its location, or to the location that fits its target and its route.
 local function let_go(record, entry, source)
     crowds.stop_waiting(record)
+    prefixes.prepare(record)
     local location = ways.of(record, entry, source)
     if location then
         record.hops = record.hops + 1
@@ -82,9 +85,12 @@ end
 local function order(record, entry)
     record.address = record.address or addresses.of_visitor()
     local message = {
-        source = record.host, method = ngx.req.get_method(), path = var.uri, node = crowds.node(), reason = "asleep",
+        source = record.name, method = ngx.req.get_method(), path = var.uri, node = crowds.node(), reason = "asleep",
         since = ngx.req.start_time(), address = record.address,
     }
+    if record.source ~= record.name then
+        message.route = record.source
+    end
     if entry.kind == "L" then
         message.reason, message.instance, message.revision = "unreachable", entry.instance, entry.revision
     end
@@ -138,7 +144,7 @@ local function settle(record)
         local waker = wakers.get(entry.waker)
         local value, source = routes.find(record.host)
         if waker and not visitor.is_robot(value == entry.value and own_of(entry, source) or nil) then
-            crowds.ask_for(record.host, waker, order(record, entry))
+            crowds.ask_for(record.name, waker, order(record, entry))
         end
         return answers.give("unreachable")
     end
@@ -147,7 +153,14 @@ end
 -- Looks at the table. Returns the live entry to which the request may go (nil: none yet), the value that the table
 -- shows (nil: it is not loaded) and its source. Ends the request where there is nothing to wait for.
 local function look(record)
-    local value, source = routes.find(record.host)
+    local value, source, name, is_ambiguous = routes.find(record.host)
+    if name ~= record.name then
+        record.failed = not record.name and record.failed or nil
+        record.name = name
+    end
+    if is_ambiguous then
+        return answers.give("ambiguous-path")
+    end
     if not value then
         if routes.is_loaded() then
             return answers.give("unknown-host")
@@ -155,9 +168,9 @@ local function look(record)
         return nil
     end
     local entry = routes.parse(value)
-    record.own = own_of(entry, source)
+    record.source, record.own = source, own_of(entry, source)
     if entry.kind == "R" then
-        return answers.redirect((routes.details(source)))
+        return answers.redirect((routes.details(source)), prefixes.redirected(record))
     end
     if entry.enforce_https and var.lair_scheme ~= "https" then
         return answers.redirect("https://" .. record.host)
@@ -180,8 +193,12 @@ local function look(record)
 end
 
 -- One look of a request that waits. Returns true when it may go on.
-local function consider(record, crowd)
+local function consider(record)
     local entry, value, source = look(record)
+    local crowd = crowds.keep_with(record)
+    if not crowd then
+        return answers.give("over-capacity")
+    end
     if entry then
         crowd.wanted = nil
         -- A body is read first: that may take long, and holds no place.
@@ -197,36 +214,35 @@ local function consider(record, crowd)
         crowds.ask(crowd)
         return false
     end
-    return consider(record, crowd)
+    return consider(record)
 end
 
 -- Holds the request until it may go on, or until its time is over.
 local function hold(record)
     local entry, _, source = look(record)
-    if entry and not record.held and (record.stage == "body" or not crowds.is_waited_for(record.host)) then
+    if entry and not record.held and (record.stage == "body" or not crowds.is_waited_for(record.name)) then
         return let_go(record, entry, source)
     end
     if not entry then
         answers.preflight("starting")
     end
-    local crowd = crowds.join(record, record.stage == "gate" and tonumber(var.content_length) or 0)
-    if not crowd then
+    if not crowds.join(record, record.stage == "gate" and tonumber(var.content_length) or 0) then
         return answers.give("over-capacity")
     end
     local now = ngx.now()
-    local outcome = calls.outcome(record.host)
-    local last = outcome and not calls.is_under_way(record.host) and outcome or nil
+    local outcome = calls.outcome(record.name)
+    local last = outcome and not calls.is_under_way(record.name) and outcome or nil
     record.held, record.joined = true, now
     record.seen = outcome and outcome.id or 0
     record.first = record.seen
     local deadline = now + endings.time_of(record, record.own)
-    while not consider(record, crowd) do
+    while not consider(record) do
         if ngx.worker.exiting() then
             return answers.give("restarting")
         end
         now = ngx.now()
         if now >= deadline then
-            return endings.time_over(record, crowd, last)
+            return endings.time_over(record, record.crowd, last)
         end
         -- Never nothing at all: a wait of 0 comes back at once, and the clock stands still meanwhile.
         record.semaphore:wait(math.max(SHORTEST_WAIT, deadline - now))
@@ -292,7 +308,7 @@ function _M.answered()
     local record = records.by_id[id]
     if record then
         windows.free(record, tonumber(connect_time()))
-        crowds.drop_if_empty(record.host)
+        crowds.drop_if_empty(record.name)
     end
 end
 
@@ -300,7 +316,7 @@ end
 function _M.leave(record)
     crowds.stop_waiting(record)
     windows.free(record)
-    crowds.drop_if_empty(record.host)
+    crowds.drop_if_empty(record.name)
 end
 
 return _M

@@ -14,8 +14,9 @@ local PREFIX = "/.hemera/"
 
 local _M = {}
 
-local function address_to(waker, path)
+local function address_to(waker, path, name)
     var.lair_waker_path = waker.path .. path
+    var.lair_source = name
     var.lair_waker_host = waker.host
     var.lair_visitor = addresses.of_visitor()
     var.lair_waker_authorization = wakers.authorization(waker)
@@ -34,7 +35,7 @@ function _M.page(record, waker)
     end
     record.waker = waker
     local escape = ngx.escape_uri
-    address_to(waker, "/page?source=" .. escape(record.host) .. "&path=" .. escape(var.request_uri))
+    address_to(waker, "/page?source=" .. escape(record.name) .. "&path=" .. escape(var.request_uri), record.name)
     return ngx.exec("@page")
 end
 
@@ -59,17 +60,21 @@ local function visitor_path()
     return "/visitor/" .. path .. var.is_args .. (var.args or "")
 end
 
--- access_by_lua of /.hemera/: finds the waker of this host.
+-- access_by_lua of /.hemera/: finds the waker of this host, or of the path of it that the argument `path` names.
 function _M.visitor()
-    local value = routes.find(var.host)
+    local path = ngx.unescape_uri(var.arg_path or "/")
+    local value, _, name, is_ambiguous = routes.find(var.host, path)
+    if is_ambiguous then
+        return answers.give("ambiguous-path")
+    end
     local entry = value and routes.parse(value)
     local waker = entry and wakers.get(entry.waker)
     if not waker or not waker.usable then
         return answers.give(value and "asleep" or routes.is_loaded() and "unknown-host" or "starting")
     end
-    address_to(waker, visitor_path())
+    address_to(waker, visitor_path(), name)
     local id = request.id()
-    records.by_id[id] = { id = id, host = var.host, hops = 0, waker = waker }
+    records.by_id[id] = { id = id, host = var.host, name = name, hops = 0, waker = waker }
 end
 
 -- balancer_by_lua of the waker's upstream.

@@ -6,5 +6,5 @@ return {
     streams = {},    -- id -> true: it has begun as a stream
     reset = {},      -- id -> true: its pooled connection was reset before any byte of the answer
     by_id = {},      -- id -> the gate's record, for requests that came to the gate
-    hosts = {},      -- host -> the gate's crowd: who waits for it in this worker
+    crowds = {},     -- name (see routes.find) -> the gate's crowd: who waits for it in this worker
 }

@@ -1,10 +1,12 @@
--- The route table: a host maps to a value of one fixed length, so that every change overwrites in place. (`safe_set` of
--- a longer value into a full table would remove the old one.) What has no fixed length lies in `details`.
+-- The route table: a source (a host, or `host/path`) maps to a value of one fixed length, so that every change overwrites
+-- in place. (`safe_set` of a longer value into a full table would remove the old one.) What has no fixed length lies in
+-- `details`.
 --
 -- Value, by bytes: state 1, flags 1, revision 16, port 5, waker 4, address 39, instance 64.
 
 local dictionary = ngx.shared.lair_routes
 local details = ngx.shared.lair_details
+local matches = require "lair.matches"
 local state = ngx.shared.lair_state
 
 local sub = string.sub
@@ -12,8 +14,10 @@ local byte = string.byte
 local format = string.format
 local tonumber = tonumber
 
-local WILDCARD = "$wildcard"
+local WILDCARD = matches.WILDCARD
+local DELETED = matches.DELETED
 local ENFORCE_HTTPS, TLS, OWN = 1, 2, 4
+local PATHS = matches.PATHS    -- the first of the flags that the table keeps itself, see below.lua
 local FLAGS = 64             -- added to the flags, so that they are a printable character
 local MOST_PARSED = 20000    -- parsed values that a worker keeps
 
@@ -43,7 +47,7 @@ function _M.decode(value)
         kind = sub(value, 1, 1),
         enforce_https = flags % 2 == 1,
         tls = flags % OWN >= TLS,
-        own = flags >= OWN,    -- the route has settings of its own, see settings.lua
+        own = flags % PATHS >= OWN,    -- the route has settings of its own, see settings.lua
         flags = flags,
         revision = tonumber(sub(value, 3, 18)),
         port = tonumber(sub(value, 19, 23)),
@@ -80,19 +84,48 @@ function _M.raw(host)
     return dictionary:get(host)
 end
 
--- Returns the value that counts for a host and the source under which it stands; nil where there is none.
-function _M.find(host)
+-- Returns the value that counts for a request; the source under which it stands; and the name by which a waker knows what
+-- was asked for: the host, and the prefix of a path's route. nil where there is none; then a fourth value tells whether
+-- the path has several readings, which lead to different routes. `target`: the request target, the current one if nil.
+function _M.find(host, target)
     local value = dictionary:get(host)
-    if value and byte(value) ~= 68 then
-        return value, host
+    if value then
+        local kind, flags = byte(value, 1, 2)
+        if flags % 32 >= PATHS then
+            return matches.find(host, value, target, _M.is_loaded())
+        end
+        if kind ~= DELETED then
+            return value, host, host
+        end
     end
     if loaded or _M.is_loaded() then
         value = dictionary:get(WILDCARD)
-        if value and byte(value) ~= 68 then
-            return value, WILDCARD
+        if value then
+            local kind, flags = byte(value, 1, 2)
+            if flags % 32 >= PATHS then
+                return matches.find(host, nil, target, true)
+            end
+            if kind ~= DELETED then
+                return value, WILDCARD, host
+            end
         end
     end
-    return nil, host
+    return nil, host, host
+end
+
+-- Returns what `find` does, for a name that it gave.
+function _M.find_named(name)
+    local slash = string.find(name, "/", 1, true)
+    if slash then
+        return _M.find(sub(name, 1, slash - 1), sub(name, slash))
+    end
+    return _M.find(name, "/")
+end
+
+-- Returns the host of a source or a name.
+function _M.host_of(source)
+    local slash = string.find(source, "/", 1, true)
+    return slash and sub(source, 1, slash - 1) or source
 end
 
 -- Returns location, problem, server name and own settings (as text) of a source; empty strings where there are none.

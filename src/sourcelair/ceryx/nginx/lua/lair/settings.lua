@@ -1,8 +1,8 @@
 -- What a route says of itself beyond its target: how long its visitors are held, what is quiet, what its streams count
 -- for, what is buffered. Few routes say anything; a flag in the entry tells which do, and their text lies in `details`.
 --
--- Text: patience|wake_timeout|streams|buffering|rule|rule…, a rule: wakes,path,method,agent,address,header,value. What is
--- empty is not said, and all between is percent-encoded. Where nothing is said of buffering its place is left out.
+-- Text: patience|wake_timeout|streams|strip|buffering|rule|rule…, a rule: wakes,path,method,agent,address,header,value.
+-- What is empty is not said, and all between is percent-encoded.
 
 local routes = require "lair.routes"
 
@@ -29,13 +29,17 @@ local function rule_of(text)
 end
 
 local function parse(text)
-    local patience, wake_timeout, streams, rest = text:match("^([^|]*)|([^|]*)|([^|]*)(.*)$")
+    local patience, wake_timeout, streams, strip, buffering, rest =
+        text:match("^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)$")
     if not rest then  -- they are being taken off, and the entry is not changed yet
         return {}
     end
-    local own = { patience = tonumber(patience), wake_timeout = tonumber(wake_timeout), streams = streams ~= "" and streams }
-    own.buffering = rest:match("^|(%a+)")
-    for rule in rest:gmatch("|([^|]*,[^|]*)") do
+    local own = {
+        patience = tonumber(patience), wake_timeout = tonumber(wake_timeout), streams = streams ~= "" and streams,
+        strip = strip ~= "",    -- the prefix of its path is taken off
+        buffering = buffering ~= "" and buffering or nil,
+    }
+    for rule in rest:gmatch("|([^|]*)") do
         own.rules = own.rules or {}
         table.insert(own.rules, rule_of(rule))
     end

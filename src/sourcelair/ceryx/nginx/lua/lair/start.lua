@@ -4,9 +4,9 @@
 local _M = {}
 
 local MODULES = {
-    "addresses", "answers", "balancer", "calls", "changes", "config", "control", "counts", "crowds", "endings",
-    "flows", "gate", "handover", "json", "lock", "page", "prefer", "quiet", "records", "request", "routes",
-    "settings", "tables", "visitor", "wakers", "windows", "workers",
+    "addresses", "answers", "balancer", "below", "calls", "changes", "config", "control", "counts", "crowds",
+    "endings", "flows", "gate", "handover", "json", "lock", "matches", "page", "paths", "prefer", "prefixes", "quiet",
+    "records", "request", "routes", "settings", "tables", "tombstones", "visitor", "wakers", "windows", "workers",
 }
 
 -- init_by_lua, in the master.

@@ -1,9 +1,9 @@
 -- Changes of the route table, in the words of the control socket. Everything here runs under the lock.
---
--- A deleted route leaves a tombstone, so that an older change can't bring it back; it is cleared away after some time.
 
+local below = require "lair.below"
 local changes = require "lair.changes"
 local routes = require "lair.routes"
+local tombstones = require "lair.tombstones"
 local wakers = require "lair.wakers"
 
 local dictionary = ngx.shared.lair_routes
@@ -12,10 +12,13 @@ local state = ngx.shared.lair_state
 
 local KINDS = { live = "L", null = "N", redirect = "R", unresolved = "U", deleted = "D" }
 local STATES = { L = "live", N = "null", R = "redirect", U = "unresolved", D = "deleted" }
-local KEEP_TOMBSTONE = 600   -- seconds
 local BURIED_PER_CHANGE = 2  -- tombstones cleared away for each change that is applied
 local MANY = 200             -- changes that are announced one by one; more are announced as "anything"
-local MOST_PER_ROUTE = 512   -- bytes that an entry takes at most, with the longest host; one with a short host takes 256
+-- Bytes that an entry takes at most, with the longest source (300 characters); a short one takes 256. The first path of a
+-- host without a route of its own takes two.
+local MOST_PER_ROUTE = 512
+
+local MARKER = routes.encode("D", 0, 0, 0, wakers.NONE, "", "")
 
 local _M = {}
 
@@ -28,25 +31,6 @@ local function split(line)
             return fields
         end
         at = tab + 1
-    end
-end
-
--- Clears away tombstones that are old enough, at most so many.
-function _M.bury(most)
-    for _ = 1, most do
-        local oldest = details:lpop("tombstones")
-        if not oldest then
-            return
-        end
-        local due, source = oldest:match("^(%d+) (.*)$")
-        if tonumber(due) > ngx.time() then
-            details:lpush("tombstones", oldest)
-            return
-        end
-        local value = dictionary:get(source)
-        if value and value:sub(1, 1) == "D" then
-            dictionary:delete(source)
-        end
     end
 end
 
@@ -92,20 +76,33 @@ local function apply_entry(fields, numbers)
         details:delete("d:" .. source)
         flags = flags - routes.OWN
     end
+    local was, is = old ~= nil and old:sub(1, 1) ~= "D", kind ~= "D"
+    if is and not was then
+        if not below.add(source, MARKER) then
+            details:delete("d:" .. source)
+            return false
+        end
+    end
+    flags = flags + below.flags(source, old)
     local value = routes.encode(kind, flags, revision, tonumber(fields[5]), waker, fields[7], fields[8])
     if not dictionary:safe_set(source, value) then
         -- A deletion of what is not there needs no room: there is nothing to take off.
         if not old then
             details:delete("d:" .. source)
         end
+        if is and not was then
+            below.remove(source)
+        end
         return kind == "D" and not old
     end
-    local was, is = old ~= nil and old:sub(1, 1) ~= "D", kind ~= "D"
     if was ~= is then
         state:incr("routes", is and 1 or -1, 0)
     end
+    if was and not is then
+        below.remove(source)
+    end
     if not is and (was or not old) then
-        details:rpush("tombstones", ngx.time() + KEEP_TOMBSTONE .. " " .. source)
+        tombstones.bury_later(source)
     end
     return true
 end
@@ -130,7 +127,7 @@ function _M.apply(body)
         end
     end
     -- More than were added: else they pile up, and hold the room of routes that could be there.
-    _M.bury(BURIED_PER_CHANGE * #sources)
+    tombstones.bury(BURIED_PER_CHANGE * #sources)
     if anything or #sources > MANY then
         changes.announce_all()
     else
