@@ -143,7 +143,7 @@ async def test_streams_of_a_node_that_sees_no_bytes_count_as_activity(
         await client.put_route(live(source).model_copy(update={"settings": RouteSettings(streams=streams)}))
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
-    assert [engine.table[source].settings for source in ("a", "b")] == [None, "||never|"]
+    assert [engine.table[source].settings for source in ("a", "b")] == [None, "||never||"]
 
 
 async def test_idle_streams_and_held_requests_are_told(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import pytest
@@ -15,12 +15,14 @@ from tests.ceryx.nginx.conftest import Serve, StartProxy
 from tests.ceryx.nginx.test_proxy import mirror
 from tests.ceryx.nginx.world import BROWSER, Message, Proxy, Server, Waker, answer, app, until
 
+from sourcelair.ceryx.agent.compiled import compile_settings
 from sourcelair.ceryx.table import TableEntry, TableFull
+from sourcelair.client.ceryx import RouteSettings
 
 pytestmark = pytest.mark.anyio
 
 HOST = "www.example.com"
-STRIP = "|||1"
+STRIP = compile_settings(RouteSettings(strip_prefix=True), flows=True)
 """The settings of a route whose prefix is taken off, in NGINX's words."""
 
 
@@ -344,9 +346,13 @@ async def test_a_trusted_proxys_prefix_comes_first(start_proxy: StartProxy, serv
     assert "X-Forwarded-Prefix: /outer/docs" in found["lines"]
 
 
-async def test_chunked_bodies_and_websockets_are_stripped_too(proxy: Proxy, serve: Serve) -> None:
+@pytest.mark.parametrize("buffering", [None, "none", "request", "response"])
+async def test_chunked_bodies_and_websockets_are_stripped_too(
+    proxy: Proxy, serve: Serve, buffering: Literal["none", "request", "response"] | None
+) -> None:
     server = await serve(mirror())
-    await proxy.live(f"{HOST}/docs", server, settings=STRIP)
+    settings = compile_settings(RouteSettings(strip_prefix=True, buffering=buffering), flows=True)
+    await proxy.live(f"{HOST}/docs", server, settings=settings)
     reader, writer = await proxy.connect()
     writer.write(
         f"POST /docs/up HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
@@ -356,7 +362,10 @@ async def test_chunked_bodies_and_websockets_are_stripped_too(proxy: Proxy, serv
     writer.close()
     await proxy.request(HOST, path="/docs/ws", Upgrade="websocket")
     await proxy.request(HOST, path="/docs/events", Accept="text/event-stream")
-    assert [message.path for message in server.requests] == ["/up", "/ws", "/events"]
+    await proxy.request(HOST, path="/docs/get")
+    await proxy.request(HOST, "POST", path="/docs/known", body=b"hello")
+    assert [message.path for message in server.requests] == ["/up", "/ws", "/events", "/get", "/known"]
+    assert server.requests[-1].body == b"hello"
     assert server.requests[0].body == b"hello"
 
 
