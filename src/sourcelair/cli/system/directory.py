@@ -226,7 +226,8 @@ def _take(path: Path, how: int) -> int | None:
 
 def _refuse(path: Path, processes: list[int]) -> NoReturn:
     shown = ", ".join(map(str, processes)) or "unknown"
+    what = "Parts of it run" if len(processes) > 1 else "`lair up` runs"
     raise Conflict(
-        f"`lair up` runs already on {path} (process {shown}). `lair ls` shows its servers, `lair down` stops it.",
+        f"{what} already on {path} (process {shown}). `lair ls` shows its servers, `lair down` stops it.",
         process=processes[0] if processes else None,
     )

@@ -249,7 +249,8 @@ class System:
         acting: AsyncExitStack,
     ) -> None:
         """Act for the services of this process."""
-        self.say("Starting the services")
+        if self.role.services:
+            self.say("Starting the services")
         parts = self.services = await make_services(
             self.settings,
             self.directory,
