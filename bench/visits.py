@@ -38,7 +38,7 @@ def served(port: int, host: str, timeout: float = LONGEST) -> bool:
         visit.close()
 
 
-def until_served(port: int, hosts: Sequence[str], began: float) -> list[float]:
+def until_served(port: int, hosts: Sequence[str], began: float, longest: float = LONGEST) -> list[float]:
     """Visit hosts, side by side, until each is served; return the seconds since `began` (monotonic) for each.
 
     Raises:
@@ -46,12 +46,12 @@ def until_served(port: int, hosts: Sequence[str], began: float) -> list[float]:
     """
 
     def wait(host: str) -> float:
-        while time.monotonic() < began + LONGEST:
+        while time.monotonic() < began + longest:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if served(port, host):
                     return time.monotonic() - began
             time.sleep(AGAIN)
-        raise RuntimeError(f"{host} is not served after {LONGEST:g} s")
+        raise RuntimeError(f"{host} is not served after {longest:g} s")
 
     with ThreadPoolExecutor(len(hosts)) as threads:
         return list(threads.map(wait, hosts))

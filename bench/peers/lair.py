@@ -51,6 +51,10 @@ class Lair:
         assert self.process is not None
         return self.process.pid
 
+    def changing(self) -> list[int]:
+        """Return the processes that a change takes: the control plane, and what comes from it."""
+        return family(self.control_plane)
+
     def start(self, stage: Stage, routes: Routes, **settings: str) -> Running:
         """Start it, and write all routes by the batch API. Whatever runs of it is stopped with the stage.
 

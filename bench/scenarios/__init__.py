@@ -7,8 +7,9 @@ from typing import Protocol
 
 from bench.report import Report
 from bench.scenarios.change import Change
-from bench.scenarios.etcd import Etcd
+from bench.scenarios.etcd import EtcdStore
 from bench.scenarios.hot import Hot
+from bench.scenarios.million import Million
 from bench.scenarios.rest import Rest
 from bench.scenarios.restart import Restart
 from bench.scenarios.wake import Wake
@@ -38,5 +39,6 @@ SCENARIOS: dict[str, Scenario] = {
     "wake": Wake(),
     "rest": Rest(),
     "restart": Restart(),
-    "etcd": Etcd(),
+    "etcd": EtcdStore(),
+    "million": Million(),
 }

@@ -1,117 +1,203 @@
-"""What a million routes in etcd cost: the API's start, and all that a node does with every one of them."""
+"""Routes in a cluster of etcd: changes, outages, restarts and growth, beside SQLite, and beside Traefik on etcd."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import itertools
 import os
 import signal
-import socket
-import subprocess
+import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from bench.million import Step
+from bench import growth, outages
+from bench.etcd import MEMBERS, Etcd
+from bench.machine import load, percentile, syncs
+from bench.peers.base import Routes, Running
+from bench.peers.lair import Lair
+from bench.peers.nginx import upstream
+from bench.peers.on_etcd import LairOnEtcd, TraefikOnEtcd
 from bench.report import Report, Table
-from bench.stage import stage
-from tests.etcd import running_etcd
-from tests.ports import claimed_stretch
+from bench.scenarios import change, restart
+from bench.scenarios.restart import Starts
+from bench.stage import Stage, stage
+from bench.trial import AnyPeer, Extent, Seen, beside_the_proxy, measure, start
 
-MOST_STALL = 100.0
-"""Milliseconds of processor time for which no step may keep the event loop."""
+PROMISE = 25.0
+"""Milliseconds until a change is served with the routes in etcd, p99."""
 
-MOST_MEMORY = 2_000.0
-"""Megabytes of a node with a million routes."""
+GENEROUS = 4.0
+"""Times as long as on SQLite, with `change.ALLOWANCE` on top, that the regression check allows for a change."""
 
-GENEROUS = 1_000.0
-"""Milliseconds that the regression check allows, on a machine that does other things as well."""
-
-HEAD = ("step", "seconds", "longest stall, ms", "most at a stretch, ms", "peak memory, MB", "")
-
-QUOTA = 8_000_000_000
-"""Bytes that etcd may keep."""
+NOT_SERVED = 10.0
+"""Seconds after which a route that is not served counts as not served."""
 
 
-class Etcd:
-    """Ours alone: no peer keeps its routes in etcd and starts from there."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much is measured."""
 
-    programs: Sequence[str] = ()
+    changes: Extent
+    away: float
+    """Seconds that visitors are seen without the control plane."""
+    away_long: float
+    """Seconds without etcd: well over the ten of the lease, or the control plane does not end."""
+    restarted: int
+    """Routes of what starts anew."""
+    rounds: int
+    grown: Sequence[int]
+    longest: float
+    """Seconds that one step of growth may take."""
+
+
+FULL = Work(Extent(200, 3, 2), 6, 16, 100_000, 2, (10_000, 100_000, 1_000_000), 60)
+SHORT = Work(Extent(10, 1, 1), 3, 3, 2_000, 1, (1_000, 3_000), 5)
+CHECK = Work(Extent(40, 1, 2), 4, 16, 20_000, 1, (), 0)
+
+
+class EtcdStore:
+    """The scenario."""
+
+    programs = ("wrk", "etcd", "traefik")
 
     def measure(self, *, short: bool, check: bool) -> Report:
-        """Measure it, see `Scenario`."""
-        number = 20_000 if short else 50_000 if check else 1_000_000
-        steps = list[Step]()
-        with stage() as place:
-            directory = place.directory / "etcd"
-            directory.mkdir()
-            with running_etcd(directory, 1, f"--quota-backend-bytes={QUOTA}") as etcd, claimed_stretch(1) as ports:
-                port, url = ports[0], etcd.url("/bench")
-                steps += run("fill", url, number, port)
-                size = sum(file.stat().st_size for file in directory.rglob("db"))
-                steps += run("load", url, number, port)
-                serving = start("serve", url, number, port)
-                until_listening(port, serving)
-                steps += run("node", url, number, port)
-                serving.send_signal(signal.SIGTERM)
-                steps += found(serving)
-        table = Table(f"{number:,} routes", HEAD)
-        for step in steps:
-            table.rows.append(
-                [
-                    step.name,
-                    f"{step.seconds:.1f}",
-                    f"{step.stall:.0f}",
-                    f"{step.busy:.0f}",
-                    f"{step.memory:.0f}",
-                    step.note,
-                ]
-            )
-        table.notes.append(
-            "At a stretch: processor time of the event loop's thread, which no other program's load adds to."
-        )
-        table.notes.append(f"etcd's file has {size / 1e6:.0f} MB. Each block of steps is a process of its own.")
-        report = Report("etcd", "Very many routes in etcd", "bin/bench etcd", [table])
-        stall, most = max(step.busy for step in steps), GENEROUS if check else MOST_STALL
-        memory = max(step.memory for step in steps)
-        report.promises = [
-            (f"no step keeps the event loop for more than {most:g} ms", f"{stall:.0f} ms", stall <= most),
-            (f"no process takes more than {MOST_MEMORY:g} MB", f"{memory:.0f} MB", memory <= MOST_MEMORY),
+        """See `Scenario.measure`."""
+        report = Report("etcd", "Routes in etcd", "bin/bench etcd", programs=self.programs)
+        work, before = CHECK if check else SHORT if short else FULL, load()
+        _changes(report, work, check)
+        _restarts(report, work, check)
+        if work.grown:
+            _growth(report, work)
+        report.tables[0].notes += [
+            f"etcd: {MEMBERS} members on the load's processors, with their data on the same disk, fsync and all.",
+            f"Processes that wanted to run before and after: {before:.1f}, {load():.1f}.",
         ]
         return report
 
 
-def start(phase: str, url: str, number: int, port: int) -> subprocess.Popen[str]:
-    """Start a phase."""
-    root = Path(__file__).parents[2]
-    return subprocess.Popen(
-        [sys.executable, "-m", "bench.million", phase, url, str(number), str(port)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
+def _changes(report: Report, work: Work, check: bool) -> None:
+    """Measure changes, and what visitors notice while parts are away."""
+    with stage() as place, beside_the_proxy():
+        etcd = Etcd(place)
+        peers: list[AnyPeer] = [Lair(), LairOnEtcd(etcd)]
+        if not check:
+            peers.append(TraefikOnEtcd(etcd, change.QUICK))  # by itself, with 2 s between changes, it is the slower one
+        disk = percentile(syncs(place.directory), 0.99)
+        trial = start(place, peers)
+        measure(place, trial, work.changes)
+        away = outages.Outages(place, trial, etcd)
+        for changer, peer in zip(trial.changers, peers, strict=True):
+            if isinstance(peer, LairOnEtcd):
+                away.ours(changer, peer, work.away, work.away_long)
+            elif isinstance(peer, TraefikOnEtcd):
+                away.peer(changer, work.away)
+    seen = trial.seen
+    sqlite, etcds = seen[Lair.name], seen[LairOnEtcd.name]
+    if check:
+        report.promises += _checked(sqlite, etcds)
+    else:
+        for name, each, most in ((Lair.name, sqlite, change.PROMISE), (LairOnEtcd.name, etcds, PROMISE)):
+            report.promises += [
+                (f"{name}: {what}", figure, holds) for what, figure, holds in change.promises(each, most)
+            ]
+    for outage in away.found:
+        if outage.proxy == LairOnEtcd.name:
+            what = f"nothing fails after kill -9: {outage.killed}"
+            figure = f"{outage.failed} requests, {outage.met.dropped} WebSockets"
+            report.promises.append((what, figure, outage.failed + outage.met.dropped == 0))
+    report.tables += [change.latency_table(seen), change.rate_table(seen), change.visitor_table(seen)]
+    report.tables[0].notes.append(
+        f"fsync of this disk: p99 {disk:.2f} ms. A change of Traefik's is one key, written over etcd's JSON gateway."
     )
+    report.tables[1].notes.append(
+        "In etcd: the processor time of its three members is in it. Traefik's API is etcd, which takes every change; "
+        "Traefik serves the last ones, and never those that another change of the same route followed within its "
+        "pause. It lists all of its keys for each change, and is busy with that for long after the last one is served."
+    )
+    report.tables.append(outages.table(away.found))
+    report.bars = sorted(((name, statistics.median(each.idle)) for name, each in seen.items()), key=lambda bar: bar[1])
+    report.unit = "ms until a change is served"
 
 
-def found(process: subprocess.Popen[str]) -> list[Step]:
-    """Return what a phase found, once it has ended."""
-    said, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"a phase ended with {process.returncode}")
-    return [Step(**step) for step in json.loads(said.splitlines()[-1])]
+def _checked(sqlite: Seen, etcd: Seen) -> list[tuple[str, str, bool]]:
+    ours, other = (statistics.median(each.idle) for each in (etcd, sqlite))
+    most = GENEROUS * other + change.ALLOWANCE
+    what = f"a change in etcd, idle: p50 <= {GENEROUS:g} x SQLite's + {change.ALLOWANCE:g} ms"
+    return [(what, f"{ours:.1f} ms, {other:.1f} ms", ours <= most), *change.unnoticed(etcd)]
 
 
-def run(phase: str, url: str, number: int, port: int) -> list[Step]:
-    """Run a phase, and return what it found."""
-    return found(start(phase, url, number, port))
+def _restarts(report: Report, work: Work, check: bool) -> None:
+    """Measure what starts anew: ours on both stores, and Traefik on etcd."""
+    table = Table(f"What starts anew, with {work.restarted:,} routes", ("proxy", "seconds until", *restart.HEAD[1:]))
+    found = dict[str, Starts]()
+    with stage() as place:
+        targets = upstream(place, restart.TARGETS)
+        routes = {f"host{at}.bench.test": targets[at % len(targets)] for at in range(work.restarted)}
+        etcd = Etcd(place)
+        for lair in (LairOnEtcd(etcd),) if check else (Lair(), LairOnEtcd(etcd)):
+            found = _restarted(place, lair, routes, work.rounds)
+            table.rows += [[lair.name, *starts.row(name)] for name, starts in found.items()]
+        if not check:
+            etcd.start()
+            table.rows += _traefik(place, etcd, dict(itertools.islice(routes.items(), TraefikOnEtcd.most_routes)))
+    table.notes.append(
+        f"Median of {work.rounds} (least to most). Where the API is down, all members of etcd are killed, too. Not "
+        f"served: not within {NOT_SERVED:g} s."
+    )
+    most = restart.GENEROUS if check else restart.PROMISE
+    for name in (restart.FROM_FILE, restart.NGINX_ALONE):
+        longest = found[name].longest
+        what = f"{work.restarted:,} routes are served again within {most:g} s: {name}, etcd too"
+        report.promises.append((what, f"{longest:.2f} s", longest <= most))
+    report.tables.append(table)
 
 
-def until_listening(port: int, process: subprocess.Popen[str]) -> None:
-    """Wait until somebody answers there."""
-    while process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the API did not start")
+def _restarted(place: Stage, lair: Lair, routes: Routes, rounds: int) -> dict[str, Starts]:
+    """Start one installation anew in all ways."""
+    sys.stderr.write(f"bench: etcd: {lair.name} starts anew\n")
+    node, found = restart.Node(place, routes, lair), dict[str, Starts]()
+    for name, kind in node.kinds.items():
+        if name == restart.FROM_FILE:
+            node.end_control_plane(signal.SIGTERM)
+            if isinstance(lair, LairOnEtcd):
+                lair.etcd.kill()
+        found[name] = restart.repeat(kind, rounds)
+    return found
+
+
+def _traefik(place: Stage, etcd: Etcd, routes: Routes) -> list[list[str]]:
+    """Start Traefik anew, with etcd and without it; return rows of the table."""
+    traefik, rows = TraefikOnEtcd(etcd), list[list[str]]()
+    _kill(traefik.start(place, routes))
+    for what in (f"{len(routes):,} routes", "etcd killed"):
+        if rows:
+            etcd.kill()
+        starts, began = Starts(), time.monotonic()
+        running = traefik.up(place)
+        cells = [what, *("not served",) * 2, "", ""]
+        with contextlib.suppress(RuntimeError):
+            restart.note(running.port, routes, began, starts, NOT_SERVED)
+            cells = starts.row(what)
+        rows.append([traefik.name, *cells])
+        _kill(running)
+    return rows
+
+
+def _kill(running: Running) -> None:
+    for pid in running.pids():
+        os.kill(pid, signal.SIGKILL)
+
+
+def _growth(report: Report, work: Work) -> None:
+    """Measure what more and more routes take on each store."""
+    table = growth.table(work.longest)
+    for on_etcd in (False, True):
+        with stage() as place:
+            etcd = Etcd(place) if on_etcd else None
+            lair = LairOnEtcd(etcd) if etcd else Lair()
+            sys.stderr.write(f"bench: etcd: {lair.name} grows\n")
+            growing = growth.Growing(place, lair, etcd, upstream(place, restart.TARGETS), work.grown[-1])
+            table.rows += [growing.grow(number, work.longest) for number in work.grown]
+    report.tables.append(table)

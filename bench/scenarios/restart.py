@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -32,6 +33,7 @@ GENEROUS = 20.0
 VISITED = 100
 """Hosts that are visited all the time while the control plane starts anew."""
 
+NEW_AGENT = "everything, without the agent's file"
 FROM_FILE = "NGINX and its agent, API down"
 NGINX_ALONE = "NGINX, API down"
 
@@ -72,13 +74,13 @@ class Restart:
         with stage() as place:
             targets = upstream(place, TARGETS)
             routes = {f"host{at}.bench.test": targets[at % TARGETS] for at in range(number)}
-            node = Node(place, routes)
+            node = Node(place, routes, Lair())
             table.notes.append(
                 f"Written by the batch API, 10,000 a call: {node.written:.1f} s. Median of {rounds} (least to most). "
                 "All files are in the page cache. The control plane and NGINX share one processor."
             )
-            found = {name: _repeat(kind, rounds) for name, kind in node.kinds.items()}
-            peer = _repeat(lambda starts: _haproxy(place, routes, starts), rounds)
+            found = {name: repeat(kind, rounds) for name, kind in node.kinds.items()}
+            peer = repeat(lambda starts: _haproxy(place, routes, starts), rounds)
         table.rows += [starts.row(name) for name, starts in found.items()]
         table.rows.append(peer.row("HAProxy with its map, which is written first"))
         seen, filled = node.seen, found[NGINX_ALONE]
@@ -110,7 +112,8 @@ class Restart:
         return report
 
 
-def _repeat(start: Callable[[Starts], None], rounds: int) -> Starts:
+def repeat(start: Callable[[Starts], None], rounds: int) -> Starts:
+    """Return what so many starts took."""
     starts = Starts()
     for _ in range(rounds):
         start(starts)
@@ -120,27 +123,33 @@ def _repeat(start: Callable[[Starts], None], rounds: int) -> Starts:
 def _haproxy(place: Stage, routes: Routes, starts: Starts) -> None:
     began = time.monotonic()
     running = HaproxyMap().start(place, routes)
-    _note(running.port, routes, began, starts)
+    note(running.port, routes, began, starts)
     for pid in running.pids():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _note(port: int, routes: Routes, began: float, starts: Starts) -> None:
-    """Note when a route in the middle and the last one were served."""
+def note(port: int, routes: Routes, began: float, starts: Starts, longest: float = LONGEST) -> None:
+    """Note when a route in the middle and the last one were served. Raises RuntimeError: not in so many seconds."""
     hosts = list(routes)
-    middle, last = until_served(port, [hosts[len(hosts) // 2], hosts[-1]], began)
+    middle, last = until_served(port, [hosts[len(hosts) // 2], hosts[-1]], began, longest)
     starts.middle.append(middle)
     starts.last.append(last)
 
 
 class Node:
-    """One installation, and all ways in which it starts anew."""
+    """One installation, and all ways in which it starts anew.
 
-    def __init__(self, place: Stage, routes: Routes) -> None:
+    Args:
+        place: where.
+        routes: all of its routes.
+        lair: it; not started yet.
+    """
+
+    def __init__(self, place: Stage, routes: Routes, lair: Lair) -> None:
         self._place = place
         self._routes = routes
-        self._lair = Lair()
+        self._lair = lair
         self._agent: subprocess.Popen[bytes] | None = None
         self.seen = Seen()
         """By all who visited while the control plane started anew."""
@@ -150,48 +159,58 @@ class Node:
         self._lair.write(routes.items())
         self.written = time.monotonic() - began
         """Seconds that it took to write all routes."""
-        _note(self._lair.port, routes, time.monotonic(), Starts())
+        note(self._lair.port, routes, time.monotonic(), Starts())
         self.kinds: dict[str, Callable[[Starts], None]] = {
             "NGINX": self._nginx,
             "the control plane": self._control_plane,
             "everything": self._everything,
+            NEW_AGENT: self._new_agent,
             FROM_FILE: self._from_file,
             NGINX_ALONE: self._nginx,
         }
-        """In this order: from the fourth on the API is down."""
+        """In this order: from `FROM_FILE` on the API is down."""
 
     def _nginx(self, starts: Starts) -> None:
         """Kill NGINX; whoever looks after it starts it again."""
         began = time.monotonic()
         self._kill_nginx()
-        _note(self._lair.port, self._routes, began, starts)
+        note(self._lair.port, self._routes, began, starts)
 
     def _control_plane(self, starts: Starts) -> None:
         with visiting(self._lair.port, list(self._routes)[:VISITED]) as seen:
             began = time.monotonic()
-            self._end_control_plane(signal.SIGKILL)
+            self.end_control_plane(signal.SIGKILL)
             self._lair.up(self._place)
             self._note_ready(began, starts)
         self.seen.visits += seen.visits
         self.seen.failures += seen.failures
         self.seen.longest = max(self.seen.longest, seen.longest)
 
+    def _new_agent(self, starts: Starts) -> None:
+        """Start everything where the agent has no file: it asks the API for all routes."""
+        self._lair.down()
+        shutil.rmtree(self._lair.data_dir / "agent")
+        self._up(starts)
+
     def _everything(self, starts: Starts) -> None:
         self._lair.down()
+        self._up(starts)
+
+    def _up(self, starts: Starts) -> None:
         began = time.monotonic()
         self._lair.up(self._place)
-        _note(self._lair.port, self._routes, began, starts)
+        note(self._lair.port, self._routes, began, starts)
         self._note_ready(began, starts)
 
     def _from_file(self, starts: Starts) -> None:
-        self._end_control_plane(signal.SIGTERM)
+        self.end_control_plane(signal.SIGTERM)
         if self._agent is not None:
             end(self._agent)
         self._kill_nginx()
         began = time.monotonic()
         command = [sys.executable, bench.node.__file__]
         self._agent = self._place.spawn(command, env=self._lair.env, cwd=self._lair.data_dir.parent)
-        _note(self._lair.port, self._routes, began, starts)
+        note(self._lair.port, self._routes, began, starts)
 
     def _note_ready(self, began: float, starts: Starts) -> None:
         self._lair.until_ready("agent")
@@ -199,7 +218,8 @@ class Node:
         self._lair.until_ready()
         starts.ready.append(time.monotonic() - began)
 
-    def _end_control_plane(self, number: signal.Signals) -> None:
+    def end_control_plane(self, number: signal.Signals) -> None:
+        """Send a signal to the control plane that ends it, and wait until it has ended."""
         process = self._lair.process
         if process is not None and process.poll() is None:
             process.send_signal(number)

@@ -125,6 +125,41 @@ async def _both(parts: Parts, first: Site, second: Site, directory: Path) -> Non
     assert len(app.starts()) == 2
 
 
+async def test_who_visits_one_node_keeps_a_server_awake_on_all(parts: Parts, tmp_path: Path) -> None:
+    """Its activity is that of all nodes together; and it sleeps once nobody visits any of them."""
+    async with sites_of(parts, parts.api[0]) as (first, second):
+        app = await first.identity("parts", "busy", tmp_path, idle_timeout=1.0)
+        assert (await app.fetch("/")).status == 200
+        async with traffic(second.address, app.host, gap=0.3) as seen:
+            await asyncio.sleep(4.0)
+            assert (await app.server()).state == "awake"
+        app.check_books(seen)
+        assert len(app.starts()) == 1
+        await app.until("asleep")
+
+
+async def test_a_silent_node_delays_a_port_and_no_visitor(parts: Parts, tmp_path: Path) -> None:
+    """Its agent is gone while its NGINX may still send requests to the old port: nobody else gets that one."""
+    async with sites_of(parts, parts.api[0]) as (first, second):
+        app = await first.identity("parts", "silent", tmp_path)
+        assert (await app.fetch("/")).status == (await second.fetch(app.host)).status == 200
+        instance = (await app.server()).instance
+        assert instance is not None
+        parts.proxies[1].kill9()
+        await app.stop()
+        assert (await app.fetch("/")).status == 200
+        held = asyncio.create_task(second.fetch(app.host, method="POST", body=b"x", headers={"X-Request": "held"}))
+        others = [await first.identity("others", f"app-{number}", tmp_path) for number in range(3)]
+        for other in others:
+            assert (await other.fetch("/")).status == 200
+        taken = [server.instance.port for server in await first.servers.list() if server.instance is not None]
+        assert len(taken) == 4 and instance.port not in taken
+        await asyncio.to_thread(parts.proxies[1].start)
+        assert (await held).status == 200
+        assert app.requests()["held"] == 1
+        assert (await second.fetch(others[0].host)).status == 200
+
+
 @pytest.mark.parametrize("kind", ["ceryx", "api", "hemera"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_one_is_followed_by_the_other(parts: Parts, tmp_path: Path, kind: str, how: signal.Signals) -> None:

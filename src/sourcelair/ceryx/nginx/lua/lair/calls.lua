@@ -54,12 +54,21 @@ local function entry_of(host)
     return value and routes.parse(value)
 end
 
--- Tells whether a host was woken, by the table of this node: it is live, or what the waker says that it published since
--- it was asked has been withdrawn again.
+local function published_at(answer)
+    return tonumber((answer.body or ""):match('"revision"%s*:%s*(%d+)'))
+end
+
+-- Tells whether a waker has published something that this node does not know yet: its agent may be away.
+function _M.is_ahead(answer, entry)
+    return (published_at(answer) or 0) > entry.revision
+end
+
+-- Tells whether a host was woken, by the table of this node: it is live, as of what the waker says that it published, or
+-- that has been withdrawn again.
 local function was_woken(job, answer)
     local entry = entry_of(job.host)
-    local published = tonumber(answer.body:match('"revision"%s*:%s*(%d+)'))
-    return entry and (entry.kind == "L" or published and published > job.revision and published <= entry.revision)
+    local published = published_at(answer)
+    return entry and not _M.is_ahead(answer, entry) and (entry.kind == "L" or published and published > job.revision)
 end
 
 local function limit_key(host, address)

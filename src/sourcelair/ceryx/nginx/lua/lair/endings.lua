@@ -57,7 +57,9 @@ function _M.hear(record, value)
         return
     end
     if outcome.code == 200 then
-        record.failed = nil
+        if not calls.is_ahead(outcome, routes.parse(value)) then  -- else that refuses still what refused
+            record.failed = nil
+        end
     elseif FINAL[outcome.code] and (outcome.code ~= 429 or outcome.address == record.address) then
         return conclude(record, outcome)
     end
