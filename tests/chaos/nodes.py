@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.etcd import EtcdCluster, running_etcd
+from tests.etcd import EtcdCluster, running_etcd, settle
 from tests.system.lair import Lair
 from tests.wires import State, Wire
 
@@ -93,7 +93,9 @@ async def run(directory: Path, seconds: float, seed: int) -> Seen:
         await asyncio.gather(writing, supervising)
         async with _settled(etcd, parts) as store:
             await _compare(store, parts[2:], seen)
-        return seen
+    (directory / "settle").mkdir()
+    await settle(directory / "settle")
+    return seen
 
 
 def _part(stack: contextlib.ExitStack, directory: Path, etcd: EtcdCluster, name: str, command: tuple[str, ...]) -> Part:

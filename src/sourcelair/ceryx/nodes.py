@@ -155,16 +155,25 @@ class Nodes:
         """
         node = self._nodes.get(name)
         if node is None:
-            record = json.dumps({"schema": SCHEMA, "home": home}).encode()
-            try:
-                revision = await self._store.put(node_key(name), record, expect=0)
-            except CompareFailed as known:
-                entry = await self._store.get(node_key(name))
-                revision = entry.create_revision if entry else known.mod_revision
-            node = self._nodes.get(name) or self._add(name, revision, home)
-            _log.info("node_registered", node=name, revision=revision)
+            # Who asked may be cancelled meanwhile; what is stored and what is known here must not part.
+            node = await asyncio.shield(asyncio.ensure_future(self._make(name, home)))
         check_home(name, node.home, home)
         self._hear(node)
+        return node
+
+    async def _make(self, name: str, home: str | None) -> NodeState:
+        record = json.dumps({"schema": SCHEMA, "home": home}).encode()
+        try:
+            revision = await self._store.put(node_key(name), record, expect=0)
+        except CompareFailed as known:
+            entry = await self._store.get(node_key(name))
+            revision = entry.create_revision if entry else known.mod_revision
+        node = self._nodes.get(name) or self._add(name, revision, home)
+        _log.info("node_registered", node=name, revision=revision)
+        # What it was called before: who has that home speaks for its NGINX now, and nobody else ever will.
+        for other in [one for one in self._nodes.values() if one is not node and one.home and one.home == node.home]:
+            await self._forget(other.name)
+            _log.info("node_renamed", node=name, was=other.name)
         return node
 
     async def remove(self, name: str) -> None:
@@ -180,10 +189,13 @@ class Nodes:
             raise Conflict(
                 f"The node {name} is live: stop it first, and remove it once it is silent ({self._lease:g} seconds)."
             )
+        await self._forget(name)
+        _log.info("node_removed", node=name)
+
+    async def _forget(self, name: str) -> None:
         await self._store.delete(node_key(name))
         self._nodes.pop(name, None)
         metrics.forget_node(name)
-        _log.info("node_removed", node=name)
         self._changed()
 
     def report(self, name: str, report: NodeReport) -> None:

@@ -18,6 +18,7 @@ from sourcelair.cli.parts import api, ceryx, hemera
 from sourcelair.cli.routes import nodes, routes
 from sourcelair.cli.servers import ls, open_, rm
 from sourcelair.cli.show import show
+from sourcelair.cli.store import store
 from sourcelair.cli.switches import disable, enable
 from sourcelair.cli.tokens import tokens
 from sourcelair.cli.up import up
@@ -72,3 +73,4 @@ for name, run in {
 app.add_typer(routes, name="routes")
 app.add_typer(tokens, name="token")
 app.add_typer(nodes, name="nodes")
+app.add_typer(store, name="store")

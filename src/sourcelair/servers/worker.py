@@ -248,8 +248,12 @@ class Worker(Stored):
                         continue
                     await self._step(self)
                     pause = FIRST_PAUSE
-                except Exception:
-                    log.exception("step_failed", server=self.record.name, state=self.record.state)
+                except Exception as error:
+                    record = self.record
+                    if isinstance(error, LairError):  # foreseen, such as a store that does not answer
+                        log.warning("step_put_off", server=record.name, state=record.state, error=error.detail)
+                    else:
+                        log.exception("step_failed", server=record.name, state=record.state)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
         finally:

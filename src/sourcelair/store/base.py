@@ -102,13 +102,8 @@ class LeaseNotFound(Exception):
     """The lease has run out or was revoked."""
 
 
-class Store(Protocol):
-    """What a service may ask of its store. Keys are text such as `/routes/blog--demo.localhost`."""
-
-    @property
-    def most_operations(self) -> int | None:
-        """Return how many conditions, and how many operations, a transaction may have; None for any number."""
-        ...
+class Readable(Protocol):
+    """The part of a store that reads it as it stands."""
 
     @property
     def page_size(self) -> int:
@@ -136,6 +131,15 @@ class Store(Protocol):
             HistoryCompacted: that revision is no longer kept.
             InvalidInput: it is yet to come.
         """
+        ...
+
+
+class Store(Readable, Protocol):
+    """What a service may ask of its store. Keys are text such as `/routes/blog--demo.localhost`."""
+
+    @property
+    def most_operations(self) -> int | None:
+        """Return how many conditions, and how many operations, a transaction may have; None for any number."""
         ...
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: int | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sourcelair.errors import InvalidInput, LairError
 from sourcelair.store.base import Store
+from sourcelair.store.marks import continued
 from sourcelair.store.sqlite import open_sqlite
 
 
@@ -49,6 +50,7 @@ class Stores(Protocol):
 
         Raises:
             LairError: it is no store of ours, or a newer version's, or can't be read; the message says what to do.
+            Conflict: it is a copy that is not whole.
         """
         ...
 
@@ -73,12 +75,12 @@ async def open_stores(location: Path | str, *, identity: str = "", url: str = ""
 
         holder = Holder(identity, socket.gethostname(), os.getpid(), url)
         async with EtcdStores(parse_address(text), holder) as stores:
-            yield stores
+            yield _Continued(stores, text)
     elif "://" in text:
         raise InvalidInput(f"store: {text.partition('://')[0]}:// is no kind of store; there is etcd://.")
     else:
         async with AsyncExitStack() as stack:
-            yield _Files(Path(text), stack)
+            yield _Continued(_Files(Path(text), stack), text)
 
 
 class _Files:
@@ -108,3 +110,28 @@ class _Files:
                 store = stores[name] = await open_sqlite(self._directory / f"{name}.db")
                 stack.push_async_callback(store.close)
             yield stores
+
+
+class _Continued:
+    """Stores as they are to be used, whoever opened them: where they are copies, with revisions that go on."""
+
+    def __init__(self, stores: Stores, location: str) -> None:
+        self._stores = stores
+        self._location = location
+
+    @property
+    def seats(self) -> Seats | None:
+        """See `Stores.seats`."""
+        return self._stores.seats
+
+    async def shared(self, name: str) -> Store:
+        """See `Stores.shared`."""
+        return (await continued({name: await self._stores.shared(name)}, self._location))[name]
+
+    @asynccontextmanager
+    async def hold(
+        self, services: Sequence[str], *, say: Callable[[str], None], lost: Callable[[LairError], None]
+    ) -> AsyncIterator[Mapping[str, Store]]:
+        """See `Stores.hold`."""
+        async with self._stores.hold(services, say=say, lost=lost) as stores:
+            yield await continued(stores, self._location)

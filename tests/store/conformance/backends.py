@@ -14,6 +14,7 @@ from typing import Protocol
 from tests.etcd import EtcdCluster
 
 from sourcelair.store.base import Store
+from sourcelair.store.continued import Continued
 from sourcelair.store.etcd import EtcdStore, parse_address
 from sourcelair.store.sqlite import SqliteStore, open_sqlite
 
@@ -78,4 +79,21 @@ class EtcdBackend:
         await asyncio.sleep(seconds)
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend, "etcd": EtcdBackend}
+class ContinuedBackend(SqliteBackend):
+    """A file whose revisions go on from another store's."""
+
+    ahead = 1000
+
+    async def open(self) -> Continued:  # type: ignore[override]
+        self._inner = await super().open()
+        return Continued(self._inner, self.ahead, self.ahead)
+
+    async def pass_time(self, _: Store, seconds: float) -> None:
+        await super().pass_time(self._inner, seconds)
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {
+    "sqlite": SqliteBackend,
+    "etcd": EtcdBackend,
+    "continued": ContinuedBackend,
+}

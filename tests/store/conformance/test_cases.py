@@ -262,7 +262,7 @@ async def test_a_range_with_nothing_in_it_is_still_of_a_revision(store: Store) -
 async def test_a_closed_store_says_so(one_loop: None, backend: Backend) -> None:
     """What was accepted is finished, watches end, later calls are refused, closing again is no error."""
     store = await backend.open()
-    watch = asyncio.create_task(take(store, "/never", 1, 1))
+    watch = asyncio.create_task(take(store, "/never", await store.revision() + 1, 1))
     await asyncio.sleep(0)
     writes = [asyncio.create_task(store.put(f"/{n}", b"")) for n in range(50)]
     await asyncio.sleep(0)

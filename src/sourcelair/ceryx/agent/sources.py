@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sourcelair.ceryx.models import ROUTES, decode_route, node_key, record_of
 from sourcelair.ceryx.nodes import check_home
@@ -82,19 +82,25 @@ class StoreSource:
     """Routes from the store, which other processes write to. Only to register takes Ceryx's API, and only once.
 
     Args:
-        store: Ceryx's.
+        opening: opens Ceryx's store, once it answers.
         ceryx: the API: it must know of a node before that takes its snapshot, since it waits for all that it knows.
         home: an id of where the node keeps what it knows.
     """
 
-    def __init__(self, store: Store, ceryx: CeryxClient, home: str) -> None:
-        self._store = store
+    def __init__(self, opening: Callable[[], Awaitable[Store]], ceryx: CeryxClient, home: str) -> None:
+        self._opening = opening
+        self._opened: Store | None = None
         self._ceryx = ceryx
         self._home = home
 
+    async def _store(self) -> Store:
+        if self._opened is None:
+            self._opened = await self._opening()
+        return self._opened
+
     async def register(self, node: str) -> int:
         """See `RouteSource.register`."""
-        entry = await self._store.get(node_key(node))
+        entry = await (await self._store()).get(node_key(node))
         if entry is not None:
             check_home(node, record_of(entry).get("home"), self._home)
             return entry.create_revision
@@ -103,25 +109,17 @@ class StoreSource:
     @asynccontextmanager
     async def all(self) -> AsyncIterator[tuple[AsyncIterable[StoredRoute], int]]:
         """See `RouteSource.all`."""
-        first = await self._store.list(ROUTES, limit=self._store.page_size)
-        yield self._decoded(first), first.revision
-
-    async def _decoded(self, page: Page) -> AsyncIterator[StoredRoute]:
-        while True:
-            async for entry in in_steps(page.entries):
-                yield decode_route(entry)
-            if not page.more:
-                return
-            after = page.entries[-1].key
-            page = await self._store.list(
-                ROUTES, revision=page.revision, start_after=after, limit=self._store.page_size
-            )
+        store = await self._store()
+        first = await store.list(ROUTES, limit=store.page_size)
+        yield _decoded(store, first), first.revision
 
     async def watch(self, from_revision: int) -> AsyncGenerator[RouteChanges, None]:
         """See `RouteSource.watch`."""
-        if from_revision > (current := await self._store.revision()) + 1:  # of a store that was restored, for one
+        store = await self._store()
+        if from_revision > (current := await store.revision()) + 1:  # of a store that was restored, for one
             raise HistoryCompacted(f"Revision {from_revision} has yet to come, this store is at {current}.")
-        async with contextlib.aclosing(self._follow(from_revision)) as changes:
+        following = cast("AsyncGenerator[Change, None]", store.watch("", from_revision))
+        async with contextlib.aclosing(following) as changes:
             async for change in changes:
                 shown = [
                     RouteChange(
@@ -133,5 +131,12 @@ class StoreSource:
                 ]
                 yield RouteChanges(revision=change.revision, changes=shown)
 
-    def _follow(self, from_revision: int) -> AsyncGenerator[Change, None]:
-        return self._store.watch("", from_revision)  # type: ignore[return-value] # all stores' are generators
+
+async def _decoded(store: Store, page: Page) -> AsyncIterator[StoredRoute]:
+    while True:
+        async for entry in in_steps(page.entries):
+            yield decode_route(entry)
+        if not page.more:
+            return
+        after = page.entries[-1].key
+        page = await store.list(ROUTES, revision=page.revision, start_after=after, limit=store.page_size)

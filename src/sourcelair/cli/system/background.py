@@ -24,7 +24,7 @@ START_TIMEOUT = 3600.0
 """Seconds in which it must be up, longer than it allows itself: it gives up by itself, and says why."""
 
 
-def start_in_background(settings: Settings, directory: DataDirectory, *, take_over: bool) -> dict[str, Any]:
+def start_in_background(settings: Settings, directory: DataDirectory, *, take_over: bool = False) -> dict[str, Any]:
     """Start `lair up` in a session of its own, and return what it says of itself once it is up.
 
     Args:

@@ -47,7 +47,7 @@ class ProxyNode:
         if self.engine.pid is None:
             check_free(settings.listen, "listen")
 
-    async def start(
+    def start(
         self, tasks: asyncio.TaskGroup, stores: Stores, clients: Clients, api_url: str, *, say: Callable[[str], None]
     ) -> list[asyncio.Task[Any]]:
         """Start it, and return what runs.
@@ -68,7 +68,7 @@ class ProxyNode:
             directory=self._directory.path / "agent",
             waker=waker_of(self._settings, api_url),
             waker_token=self._directory.token("waker"),
-            source=await self._source(stores, clients),
+            source=self._source(stores, clients),
             true=self.may_follow,
         )
         self._tasks = [
@@ -77,11 +77,11 @@ class ProxyNode:
         ]
         return self._tasks
 
-    async def _source(self, stores: Stores, clients: Clients) -> RouteSource:
+    def _source(self, stores: Stores, clients: Clients) -> RouteSource:
         home = self._directory.installation()
         if stores.seats is None:
             return ApiSource(clients.ceryx, home)
-        return StoreSource(await stores.shared("ceryx"), clients.ceryx, home)
+        return StoreSource(lambda: stores.shared("ceryx"), clients.ceryx, home)
 
     def place_waker(self, url: str | None) -> None:
         """Say where Hemera is; None for nowhere."""

@@ -83,6 +83,7 @@ class System:
         self._failure: LairError | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._background: list[asyncio.Task[Any]] = []
         self._serves: set[str] = set()
         self._open: set[str] = set()
         self._node: ProxyNode | None = None
@@ -124,7 +125,7 @@ class System:
     def _is_elsewhere(self, name: str) -> bool:
         """Whether another process acts for a service."""
         location = self._locations.get(name)
-        return name not in self._serves and location is not None and location.url is not None
+        return location is not None and location.url not in {None, self.api_url}
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Run until `stop` is called.
@@ -165,7 +166,7 @@ class System:
         )
         self._follow(stores)
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(keep_short([directory.log], LOG_LIMIT), name="logs")]
+            background = self._background = [tasks.create_task(keep_short([directory.log], LOG_LIMIT), name="logs")]
             if http is not None:
                 tasks.create_task(http.run_forever(), name="http")
             try:
@@ -173,7 +174,7 @@ class System:
                     turn = tasks.create_task(self._await_turn(stores, acting), name="turn")
                     await self._until(turn, timeout=AT_ONCE if stores.seats else None)
                     if self._node is not None and not self._stopping.is_set():
-                        background += await self._node.start(tasks, stores, clients, self.api_url, say=self.say)
+                        background += self._node.start(tasks, stores, clients, self.api_url, say=self.say)
                         self._place_waker()
                         if not turn.done() or "servers" not in self.role.services:
                             self._node.may_follow.set()
@@ -273,7 +274,7 @@ class System:
             acting.push_async_callback(self._stop_instances)
             await acting.enter_async_context(parts.servers)
             self._opened("servers", acting)
-            tasks.create_task(self._let_node_follow(parts.servers))
+            self._background.append(tasks.create_task(self._let_node_follow(parts.servers), name="follow"))
         if parts.hemera is not None:
             await acting.enter_async_context(parts.hemera)
             self._opened("hemera", acting)

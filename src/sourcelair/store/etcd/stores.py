@@ -32,6 +32,7 @@ class EtcdStores:
         self._holder = holder
         self._control = EtcdStore(address, "control")
         self._stack = AsyncExitStack()
+        self._shared: dict[str, EtcdStore] = {}
         self.seats: Seats = Seats(self._control)
 
     async def __aenter__(self) -> Self:
@@ -46,8 +47,10 @@ class EtcdStores:
 
     async def shared(self, name: str) -> EtcdStore:
         """Open a store that every process may write to; its writes have conditions of their own."""
-        store = EtcdStore(self._address, name)
-        self._stack.push_async_callback(store.close)
+        store = self._shared.get(name)
+        if store is None:
+            store = self._shared[name] = EtcdStore(self._address, name)
+            self._stack.push_async_callback(store.close)
         return store
 
     @asynccontextmanager
