@@ -207,6 +207,8 @@ class Engine:
             refused += await self._tell(entries, refused)
             if at * BATCH % MANY == 0:
                 keep()
+            if len(entries) == BATCH:
+                await asyncio.sleep(0)  # what grows with each of them does so in turns, not all at once
         if refused:
             await self._hello()  # the API must not take more routes for room that is not there
         self._table.applied = goal
