@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from sourcelair.ceryx import routes as module
 from sourcelair.ceryx.routes import Routes
 from sourcelair.client.ceryx import Route, RouteWrite
 from sourcelair.errors import Conflict, PreconditionFailed, Unavailable
-from sourcelair.store.base import Compare, Entry, Operation, Store
+from sourcelair.store.base import Compare, Entry, Operation, Page, Store
 from sourcelair.store.sqlite import open_sqlite
 
 pytestmark = pytest.mark.anyio
@@ -172,3 +173,32 @@ async def test_a_write_whose_answer_never_came_is_counted_once_it_is_known(store
     with pytest.raises(Unavailable):
         await routes.take_back([BLOG], revision)
     assert await count() == (3 if lands else 4)
+
+
+class Forgetful:
+    """A store whose history is forgotten, by others, between the first two pages of a list."""
+
+    page_size = 2
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.lists = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def list(self, prefix: str, **options: Any) -> Page:
+        self.lists += 1
+        if self.lists == 2:
+            await self._store.put("/other", b"")
+            await self._store.compact(await self._store.revision())
+        return await self._store.list(prefix, **options)
+
+
+async def test_routes_are_counted_though_history_is_forgotten_meanwhile(store: Store) -> None:
+    """It begins again; a start must not fail for that."""
+    await write(Routes(store), *(put(f"a{number}.example.com") for number in range(5)))
+    forgetful = Forgetful(store)
+    routes = Routes(forgetful)  # type: ignore[arg-type] # by way of __getattr__
+    await routes.load()
+    assert routes.count == 5 and forgetful.lists == 2 + 3

@@ -109,13 +109,19 @@ class Routes:
 
     async def load(self) -> None:
         """Count the routes, and make sure that this version can read them. Raises Unavailable if it can't."""
-        self.count = 0
-        async for page, _ in RouteLists(self._store).pages():
-            for entry in page:
-                record_of(entry)
-                self.revision = max(self.revision, entry.mod_revision)
-            self.count += len(page)
-        metrics.ROUTES.set(self.count)
+        while True:
+            count = 0
+            try:
+                async for page, _ in RouteLists(self._store).pages():
+                    for entry in page:
+                        record_of(entry)
+                        self.revision = max(self.revision, entry.mod_revision)
+                    count += len(page)
+            except HistoryCompacted:  # whoever shares etcd with us may forget it while it is read
+                continue
+            self.count = count
+            metrics.ROUTES.set(count)
+            return
 
     async def get(self, source: str) -> StoredRoute:
         """Return one route.

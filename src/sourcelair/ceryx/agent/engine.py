@@ -17,7 +17,7 @@ from sourcelair.ceryx.agent.table import MANY, NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
 from sourcelair.ceryx.table import EngineGone, EngineState, Flow, Place, TableControl, TableEntry, TableFull
 from sourcelair.client.ceryx import InstanceCounts
-from sourcelair.pacing import keep
+from sourcelair.pacing import in_steps, keep
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -127,8 +127,11 @@ class Engine:
         self.generation = state.generation
         found = list[TableEntry]()
         if state.routes > 0:
-            wanted = self._table.wanted
-            found = await self._read([*wanted, *(source for source in self._table.shown if source not in wanted)])
+            sources = list(self._table.wanted)
+            async for source in in_steps(list(self._table.shown), MANY):
+                if source not in self._table.wanted:
+                    sources.append(source)
+            found = await self._read(sources)
         if anew:
             self._table.sound = True
             self.refusals.clear()
@@ -209,6 +212,8 @@ class Engine:
             refused += await self._tell(entries, refused)
             if at * BATCH % MANY == 0:
                 keep()
+            if len(entries) == BATCH:
+                await asyncio.sleep(0)  # what grows with each of them does so in turns, not all at once
         if refused:
             await self._hello()  # the API must not take more routes for room that is not there
         self._table.applied = goal
