@@ -18,6 +18,7 @@ from tests.system.lair import SOURCE, Lair
 from tests.system.site import App, Site, site_of
 from tests.system.visitors import Answer
 
+from sourcelair.client.policy import SleepPolicy
 from sourcelair.errors import LairError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
@@ -39,6 +40,10 @@ STOPPING = {
     "withdrawn": "sourcelair.servers.publishing:Publisher.publish:after",
     "before it is stopped": "sourcelair.servers.drivers.process:ProcessDriver.stop:before",
     "stopped, and not stored": "sourcelair.servers.drivers.process:ProcessDriver.stop:after",
+}
+DOZING = {
+    "before it is frozen": "sourcelair.servers.drivers.process:ProcessDriver.pause:before",
+    "frozen": "sourcelair.servers.drivers.process:ProcessDriver.pause:after",
 }
 
 
@@ -72,7 +77,7 @@ async def rest(etcd: EtcdCluster, tmp_path: Path) -> AsyncIterator[Site]:
             yield site
 
 
-@pytest.mark.parametrize("steps", [STARTING, STOPPING], ids=["starting", "stopping"])
+@pytest.mark.parametrize("steps", [STARTING, STOPPING, DOZING], ids=["starting", "stopping", "dozing"])
 async def test_it_stands_still(rest: Site, etcd: EtcdCluster, tmp_path: Path, steps: dict[str, str]) -> None:
     for number, (step, where) in enumerate(steps.items()):
         directory = tmp_path / f"step-{number}"
@@ -84,24 +89,25 @@ async def test_it_stands_still(rest: Site, etcd: EtcdCluster, tmp_path: Path, st
         }  # fmt: skip
         shared = tmp_path / "shared"
         with running(Lair(directory / "first", armed, command=("api",), data_dir=shared)) as first:
-            app = await rest.identity("still", f"step-{number}", directory)
-            if steps is STOPPING:
+            policy = SleepPolicy(doze_after=0.5 if steps is DOZING else None)
+            app = await rest.identity("still", f"step-{number}", directory, policy=policy)
+            if steps is not STARTING:
                 assert (await app.fetch("/")).status == 200
             mark.touch()
             with running(Lair(directory / "second", env, command=("api",), data_dir=shared)) as second:
-                await _step(app, first, second, mark, stop=steps is STOPPING)
+                await _step(app, first, second, mark, steps)
                 await rest.servers.delete("still", f"step-{number}")
         assert (step, app.twice()) == (step, [])
 
 
-async def _step(app: App, first: Lair, second: Lair, mark: Path, *, stop: bool) -> None:
+async def _step(app: App, first: Lair, second: Lair, mark: Path, steps: dict[str, str]) -> None:
     """Let the first come to its step, the second follow it, and the first go on."""
-    asking = asyncio.create_task(_ignored(app.stop() if stop else asyncio.sleep(0)))
-    held = [] if stop else _visit(app)
+    asking = asyncio.create_task(_ignored(app.stop() if steps is STOPPING else asyncio.sleep(0)))
+    held = _visit(app) if steps is STARTING else []
     async with asyncio.timeout(20):
         while mark.exists():
             await asyncio.sleep(0.02)
-    held += _visit(app) if stop else []
+    held += [] if steps is STARTING else _visit(app)
     async with asyncio.timeout(30):
         while "Starting the services" not in second.output:
             await asyncio.sleep(0.02)
@@ -112,7 +118,7 @@ async def _step(app: App, first: Lair, second: Lair, mark: Path, *, stop: bool) 
     await asking
     assert (await app.fetch("/")).status == 200
     assert app.requests() == {str(n): 1 for n in range(3)}
-    assert len(app.starts()) <= 1 + stop
+    assert len(app.starts()) <= 1 + (steps is STOPPING)
     await app.until("awake")
 
 

@@ -189,6 +189,8 @@ class TokenRegistry:
                 if (known := self._by_hash.get(digest)) is None:
                     raise Conflict(f"The token {record.id} was revoked, or another has its id.") from None
                 return known
+            if digest in self._revoked:  # by another process, just now
+                raise Conflict(f"The token {record.id} was revoked.")
             self._by_hash[digest] = record
             return record
 

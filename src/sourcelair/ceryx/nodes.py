@@ -45,6 +45,8 @@ class NodeState:
     loaded: bool = False
     held: int | None = None
     connections: int | None = None
+    is_doubtful: bool = False
+    """It may not be stored any more: to register it writes it down again."""
     recalled: bool = False
     """Known from the store only: it has not said a word since this service began."""
     refused: dict[str, int] = field(default_factory=dict)
@@ -156,7 +158,7 @@ class Nodes:
             Conflict: another node has this name: what one of them promises would count for both.
         """
         node = self._nodes.get(name)
-        if node is None:
+        if node is None or node.is_doubtful:
             # Who asked may be cancelled meanwhile; what is stored and what is known here must not part.
             node = await asyncio.shield(asyncio.ensure_future(self._make(name, home)))
         check_home(name, node.home, home)
@@ -172,6 +174,7 @@ class Nodes:
             revision = entry.create_revision if entry else known.mod_revision
             home = record_of(entry).get("home") if entry else home
         node = self._nodes.get(name) or self._add(name, revision, home)
+        node.registered_revision, node.is_doubtful = revision, False
         _log.info("node_registered", node=name, revision=revision)
         # What it was called before: who has that home speaks for its NGINX now, and nobody else ever will.
         for other in [one for one in self._nodes.values() if one is not node and one.home and one.home == node.home]:
@@ -196,6 +199,9 @@ class Nodes:
         _log.info("node_removed", node=name)
 
     async def _forget(self, name: str) -> None:
+        node = self._nodes.get(name)
+        if node is not None:
+            node.is_doubtful = True  # for as long as nobody knows whether it is deleted
         await self._store.delete(node_key(name))
         self._nodes.pop(name, None)
         metrics.forget_node(name)

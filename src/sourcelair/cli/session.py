@@ -71,7 +71,7 @@ class Session:
                 found = json.loads(path.read_text())
             except (OSError, ValueError):
                 continue
-            if isinstance(found, dict) and found.get("api_listen"):
+            if isinstance(found, dict) and found.get("api_listen") and _is_there(found.get("process")):
                 return found
         return {}
 
@@ -140,6 +140,11 @@ class Session:
         if isinstance(error, Unauthorized) and "LAIR_TOKEN" not in error.detail:
             return f"{error.detail} The CLI takes it from LAIR_TOKEN, or {self.data_dir / 'admin.token'}."
         return error.detail
+
+
+def _is_there(process: object) -> bool:
+    """Whether a process runs, as far as can be seen from here."""
+    return isinstance(process, int) and Path(f"/proc/{process}").exists()
 
 
 def _checked(token: str, source: str) -> str:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 
 from sourcelair.client.servers import Timing
+from sourcelair.errors import LairError
 from sourcelair.servers import machine
 from sourcelair.servers.changes import Interrupted
 from sourcelair.servers.drains import begin_exit, begin_explicit
@@ -95,6 +96,12 @@ async def _freeze(worker: Worker) -> None:
         worker.visit = worker.visit or Visit(reason, "system")
         worker.end_sleep(reason)
     else:
+        try:
+            await worker.context.store.transact([], [])  # whoever stood still meanwhile may have been followed
+        except LairError:
+            await worker.driver.resume(worker.found)
+            worker.frozen = False
+            raise
         log.info("frozen", server=worker.record.name, instance=worker.record.instance_id)
         worker.end_sleep("idle", slept=True)
 

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Container, Iterator, Sequence
 
 from sourcelair.client.ceryx import CeryxClient, Route, RouteSettings, RouteWrite
 from sourcelair.errors import Conflict, LairError, NotFound, PreconditionFailed
+from sourcelair.servers.acting import until_sure
 from sourcelair.servers.records import InstanceRecord
+from sourcelair.store.base import Store
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -35,11 +37,13 @@ class Publisher:
     Args:
         ceryx: the API.
         waker: URL of the waker that all these routes name.
+        store: of the servers: whoever may write there may write these routes.
     """
 
-    def __init__(self, ceryx: CeryxClient, waker: str) -> None:
+    def __init__(self, ceryx: CeryxClient, waker: str, store: Store) -> None:
         self._ceryx = ceryx
         self._waker = waker
+        self._store = store
         self._revisions: dict[str, int] = {}
         self.loaded = asyncio.Event()
         """Set by recovery once the revisions of all managed routes are known, and those of no server are gone."""
@@ -179,6 +183,7 @@ class Publisher:
             try:
                 result = await self._ceryx.batch(writes, managed_by=MANAGER)
             except PreconditionFailed as error:
+                await until_sure(self._store)
                 # Ours alone are these routes: an earlier write of ours landed without telling us.
                 if "source" in error.extra:
                     self._revisions[error.extra["source"]] = int(error.extra["revision"])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Container
 
 from sourcelair.errors import LairError
 from sourcelair.servers import machine
+from sourcelair.servers.acting import until_sure
 from sourcelair.servers.context import Context
 from sourcelair.servers.drivers.base import Driver, Found
 from sourcelair.servers.reasons import is_due
@@ -48,7 +49,9 @@ async def recover(
         worker.routed = settings
     known = {worker.record.instance_id for worker in workers()}
     for driver in context.drivers.values():
-        for found in await driver.find_all():
+        everything = await driver.find_all()
+        await until_sure(context.store)  # else what is not known here may be a successor's
+        for found in everything:
             if found.instance not in known:
                 context.spawn(_end_unknown(context, driver, found), name=f"unknown instance {found.instance}")
     for port, record in ports.items():

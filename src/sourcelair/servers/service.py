@@ -88,7 +88,7 @@ class ServersService:
             drivers=drivers,
             ceryx=ceryx,
             policies=Policies(settings, drivers),
-            publisher=Publisher(ceryx, waker),
+            publisher=Publisher(ceryx, waker, store),
             ports=Ports(store, ceryx, *split_port_range(settings.port_range), settings.port_cooldown),
             turns=Turns(settings.max_starting),
             population=Population(clock),

@@ -84,7 +84,7 @@ class Feed:
             await asyncio.sleep(pause)
 
     async def _follow(self) -> None:
-        registered = await self._source.register(self._node)
+        registered = await self._source.register(self._node, self._journal.registered)
         if not self._journal.note_registered(registered):
             _log.warning("registered_anew", node=self._node)
             self._void()

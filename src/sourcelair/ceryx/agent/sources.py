@@ -21,8 +21,12 @@ SILENCE = 45.0
 class RouteSource(Protocol):
     """All routes, by revision."""
 
-    async def register(self, node: str) -> int:
+    async def register(self, node: str, known: int | None) -> int:
         """Register a node, durably, and return the revision at which that was: a snapshot is taken after it.
+
+        Args:
+            node: its name.
+            known: the revision that was returned before, None where what was known is void.
 
         Raises:
             Conflict: another node has this name.
@@ -54,7 +58,7 @@ class ApiSource:
         self._ceryx = ceryx
         self._home = home
 
-    async def register(self, node: str) -> int:
+    async def register(self, node: str, known: int | None) -> int:
         """See `RouteSource.register`."""
         return (await self._ceryx.register_node(node, self._home)).registered_revision
 
@@ -98,10 +102,11 @@ class StoreSource:
             self._opened = await self._opening()
         return self._opened
 
-    async def register(self, node: str) -> int:
+    async def register(self, node: str, known: int | None) -> int:
         """See `RouteSource.register`."""
         entry = await (await self._store()).get(node_key(node))
-        if entry is not None:
+        # One of which nobody told this node may be none that Ceryx knows of.
+        if entry is not None and entry.create_revision == known:
             check_home(node, record_of(entry).get("home"), self._home)
             return entry.create_revision
         return (await self._ceryx.register_node(node, self._home)).registered_revision

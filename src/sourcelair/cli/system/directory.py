@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sourcelair.cli.session import RUNNING
+from sourcelair.cli.session import PARTS_RUNNING, RUNNING
 from sourcelair.cli.system.roles import EVERYTHING, Role
 from sourcelair.errors import Conflict, InvalidInput, LairError
 
@@ -45,6 +45,7 @@ class DataDirectory:
         self.path = path
         self._locks: list[int] = []
         self._part = ""
+        self._has_all = False
 
     @property
     def logs(self) -> Path:
@@ -90,12 +91,17 @@ class DataDirectory:
         whole = self.path / "lair.lock"
         if role.is_all:
             self._locks.append(_take(whole, fcntl.LOCK_EX) or _refuse(self.path, self.processes()))
+            self._has_all = True
             return
         shared = _take(whole, fcntl.LOCK_SH) or _refuse(self.path, self.processes())
         self._locks.append(shared)
         (self.path / LOCKS).mkdir(mode=0o700, exist_ok=True)
-        # One node has one NGINX; of the others there may be some, of which one acts.
-        for number in range(1, 2 if role.proxy else MOST_OF_A_ROLE + 1):
+        if role.proxy:  # one directory has one NGINX
+            if (node := _take(self.path / LOCKS / "node.lock", fcntl.LOCK_EX)) is None:
+                self.unlock()
+                raise Conflict(f"A proxy node runs already on {self.path}: give another --data-dir.")
+            self._locks.append(node)
+        for number in range(1, MOST_OF_A_ROLE + 1):  # of one role there may be some, of which one acts
             name = f"{role.name}-{number}"
             if own := _take(self.path / LOCKS / f"{name}.lock", fcntl.LOCK_EX):
                 self._locks.append(own)
@@ -111,7 +117,7 @@ class DataDirectory:
         for descriptor in reversed(self._locks):
             os.close(descriptor)
         self._locks.clear()
-        self._part = ""
+        self._part, self._has_all = "", False
 
     def processes(self) -> list[int]:
         """Return the processes that have this directory, or a part of it, as far as they have said so."""
@@ -126,7 +132,7 @@ class DataDirectory:
                     found += [int(owner)] if owner.isdigit() else []
                 finally:
                     os.close(descriptor)
-        return found
+        return sorted(set(found))
 
     def has_parts(self) -> bool:
         """Return whether processes run that have a part each."""
@@ -164,6 +170,9 @@ class DataDirectory:
     def renounce(self) -> None:
         """Remove `running.json`."""
         self._running.unlink(missing_ok=True)
+        if self._has_all:
+            for path in self.path.glob(PARTS_RUNNING):  # of processes that were killed
+                path.unlink(missing_ok=True)
 
     @property
     def _running(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import httpx
@@ -18,8 +17,9 @@ FORWARDED = "lair-forwarded"
 """Header of a request that was passed on already: it goes no further, wherever it came."""
 
 CONNECT_TIMEOUT = 3.0
-SILENCE = 90.0
-"""Seconds until a connection must stand, and in which a byte must come: longer than any answer is waited for."""
+SILENCE = 660.0
+"""Seconds until a connection must stand, and in which a byte must come: longer than any answer is waited for. Where the
+other process is gone its seat moves, which ends a call sooner."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -43,8 +43,6 @@ class Forward:
         self._app = app
         self._acts = acts
         self._locations = locations
-        self.ending = False
-        """Set when the server of these answers is to end."""
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SILENCE, connect=CONNECT_TIMEOUT, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
@@ -74,11 +72,6 @@ class Forward:
         except LairError as error:
             if not begun:  # else its end does not come, which tells its reader enough
                 await problem_response(error)(scope, receive, send)
-        except asyncio.CancelledError:
-            if not self.ending:
-                raise
-            if not begun:  # long polls are cut short when this process ends
-                await problem_response(Unreachable("This process is ending.", retry_after=1))(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = service_of(scope["path"])
@@ -96,8 +89,12 @@ class Forward:
     async def _pass_on(self, request: Request, url: str, send: Send) -> None:
         path = request.scope["raw_path"].decode("ascii").partition("?")[0]
         query = request.scope["query_string"].decode("ascii")
-        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP_BY_HOP]
-        headers.append((FORWARDED, "1"))
+        headers = [
+            (name, value)  # as they came: a header need not be text
+            for name, value in request.scope["headers"]
+            if name.decode("latin-1") not in _HOP_BY_HOP
+        ]
+        headers.append((FORWARDED.encode(), b"1"))
         has_body = request.method not in {"GET", "HEAD", "DELETE"} or "content-length" in request.headers
         outgoing = self._http.build_request(
             request.method,

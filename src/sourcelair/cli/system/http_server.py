@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sourcelair.errors import Unreachable, problem_response
 
 CLOSE_TIMEOUT = 1
 """Seconds that requests in flight get at shutdown; streams are ended by their services before."""
@@ -27,7 +30,8 @@ class HttpServer(uvicorn.Server):
     def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                self._answer,
+                interface="asgi3",
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -37,7 +41,25 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE,
             )
         )
+        self._app = app
         self._listening = listening
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a long poll that is cut short since this server ends gets an answer, too."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not self.should_exit:
+                raise
+            if not begun and scope["type"] == "http":
+                await problem_response(Unreachable("This process is ending.", retry_after=1))(scope, receive, send)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

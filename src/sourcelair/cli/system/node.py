@@ -44,7 +44,8 @@ class ProxyNode:
         """Set once the routes are true; until then it serves those that it knows."""
         self._agent: Agent | None = None
         self._tasks: list[asyncio.Task[Any]] = []
-        if self.engine.pid is None:
+        self._was_running = self.engine.pid is not None
+        if not self._was_running:
             check_free(settings.listen, "listen")
 
     def start(
@@ -94,6 +95,11 @@ class ProxyNode:
             "agent": self._agent is not None and self._agent.ready,
             "nginx": await _accepts(self._settings.listen),
         }
+
+    async def undo(self) -> None:
+        """Stop NGINX, unless it ran before this process did."""
+        if not self._was_running:
+            await self.stop()
 
     async def stop(self) -> None:
         """Stop it, NGINX too."""

@@ -24,7 +24,7 @@ from sourcelair.cli.system.leftovers import stop_instances
 from sourcelair.cli.system.location import Location
 from sourcelair.cli.system.node import ProxyNode
 from sourcelair.cli.system.roles import SERVICES, Role
-from sourcelair.errors import LairError, Unavailable
+from sourcelair.errors import Conflict, LairError, Unavailable
 from sourcelair.hemera.http import create_router as create_hemera_router
 from sourcelair.rotation import keep_short
 from sourcelair.servers.http import create_router as create_servers_router
@@ -140,7 +140,10 @@ class System:
             async with AsyncExitStack() as stack:
                 await self._run(stack, on_ready)
         except BaseExceptionGroup as group:
-            raise _first_cause(group) from group
+            cause = _first_cause(group)
+            if isinstance(cause, Conflict) and self._node is not None:
+                await self._node.undo()  # an NGINX that nobody fills holds its visitors up
+            raise cause from group
         if self._failure is not None:
             raise self._failure
 
@@ -192,7 +195,6 @@ class System:
             finally:
                 for task in background:
                     task.cancel()
-                self._front.ending = True
                 if http is not None:
                     http.should_exit = True
 

@@ -73,8 +73,8 @@ class EtcdStores:
         """
         async with AsyncExitStack() as stack:
             claim = Claim(self._control, self._holder, services, say)
+            stack.push_async_callback(_release, claim)  # also of one whose answer is not waited for any more
             revision = await _acquire(claim, say)
-            stack.push_async_callback(_release, claim)
             keeping = asyncio.create_task(claim.keep(), name="etcd claim")
             stack.push_async_callback(_cancel, keeping)
 

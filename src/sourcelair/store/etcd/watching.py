@@ -48,6 +48,8 @@ async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -
                 if answer.canceled:
                     cluster.forget_token()  # of one that has run out this tells in words only
                     raise _cancelled(answer)
+                if broken and answer.created and answer.header.revision + 1 < wanted:
+                    raise _restored(answer)
                 if broken:
                     _log.info("watch_goes_on", prefix=prefix, revision=wanted)
                 pause, broken = FIRST_PAUSE, False
@@ -68,6 +70,14 @@ async def watch(cluster: Cluster, keys: Keys, prefix: str, from_revision: int) -
             await answers.aclose()
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _restored(answer: rpc.WatchResponse) -> HistoryCompacted:
+    """Return what to say where etcd is not as far any more as it was: it was restored from an older backup.
+
+    Or this member is behind the others, which costs its reader a list.
+    """
+    return HistoryCompacted(f"etcd is at revision {answer.header.revision}, and was beyond it: list again.")
 
 
 def _cancelled(answer: rpc.WatchResponse) -> Exception:
