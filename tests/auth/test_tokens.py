@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,3 +157,49 @@ def allowed(identity: Identity) -> str:
 def test_what_each_kind_may(identity: Identity, may: str) -> None:
     """The whole table."""
     assert allowed(identity) == may
+
+
+async def test_what_another_process_does_counts_here_too(store: Store) -> None:
+    """Its new tokens, and those that it revokes."""
+    here, there = await loaded(store), await loaded(store)
+    following = asyncio.create_task(here.follow())
+    token, record = await there.create("admin")
+    async with asyncio.timeout(5):
+        while not here.list():
+            await asyncio.sleep(0.01)
+        identity = here.identify(f"Bearer {token}")
+        await there.revoke(record.id)
+        await here.revoked(identity).wait()
+    with pytest.raises(Unauthorized):
+        here.identify(f"Bearer {token}")
+    following.cancel()
+    await asyncio.wait([following])
+
+
+async def test_two_adopt_the_same_token_at_once(store: Store) -> None:
+    """Each knows it afterwards."""
+    token = "lair_admin_" + "y" * 32
+    both = await loaded(store), await loaded(store)
+    records = await asyncio.gather(*(each.adopt(token, "admin") for each in both))
+    assert records[0] == records[1]
+    assert all(each.identify(f"Bearer {token}").kind == "admin" for each in both)
+
+
+async def test_a_token_that_is_revoked_while_it_is_adopted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process was quicker: it does not come back here."""
+    here, there, put = await loaded(store), await loaded(store), store.put
+    token = "lair_admin_" + "z" * 32
+
+    async def slow(*arguments: Any, **named: Any) -> int:
+        revision = await put(*arguments, **named)
+        await there.load()
+        monkeypatch.setattr(store, "put", put)
+        await there.revoke(there.list()[0].id)
+        await here.load()
+        return revision
+
+    monkeypatch.setattr(store, "put", slow)
+    with pytest.raises(Conflict, match="revoked"):
+        await here.adopt(token, "admin")
+    with pytest.raises(Unauthorized):
+        here.identify(f"Bearer {token}")
