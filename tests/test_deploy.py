@@ -1,4 +1,4 @@
-"""What lies in `deploy/` is true: command lines that `lair` takes, settings that there are, and all that the page names."""
+"""What lies in `deploy/` is true: `lair` takes the command lines, the settings exist, and the page names all files."""
 
 from __future__ import annotations
 
