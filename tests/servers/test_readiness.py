@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from tests.servers.world import Life, error_of
+from tests.servers.world import Life, a_world, error_of
 
 from sourcelair.client.servers import Readiness, StartRequest
 from sourcelair.errors import InvalidInput, Unavailable
@@ -116,6 +117,32 @@ async def test_one_that_can_not_be_looked_at_fails_in_its_time(life: Life, monke
     error = await error_of(life.client.start("demo", "blog", VISIT, wait=5))
     assert isinstance(error, Unavailable) and "could not be looked at" in error.detail
     assert await life.world.driver.find_all() == []
+
+
+@pytest.mark.parametrize(
+    ("advertised", "local", "awake"),
+    [
+        (None, True, True),
+        ("localhost", True, True),
+        ("::1", True, True),
+        ("10.0.0.4", True, False),
+        ("machine-4", True, False),
+        ("10.0.0.4", False, True),
+    ],
+)
+async def test_one_that_visitors_can_not_reach_fails_at_once(
+    tmp_path: Path, advertised: str | None, local: bool, awake: bool
+) -> None:
+    """Its target would be an address where it does not listen: a visit would find it refused, again and again."""
+    async with a_world(tmp_path, advertise_address=advertised) as world, world.up() as life:
+        await life.create(script=Script(serves=True, local=local))
+        start = life.client.start("demo", "blog", VISIT, wait=5)
+        if awake:
+            assert (await start).state == "awake"  # its target is one that Ceryx takes
+        else:
+            error = await error_of(start)
+            assert f"it listens on 127.0.0.1 only, and is visited at {advertised}" in error.detail
+            assert await life.world.driver.find_all() == []
 
 
 async def test_that_it_listens_and_does_not_answer_is_told(life: Life) -> None:

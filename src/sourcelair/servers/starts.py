@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import secrets
 from collections.abc import AsyncIterator, Callable
 
@@ -111,6 +112,9 @@ async def become_ready(worker: Worker, timing: Timing | None = None) -> None:
                 readiness.until_listening(worker.driver, found, instance.port),
                 lambda: worker.stop_asked or worker.exited,
             )
+            if listener.local and (away := _is_elsewhere(context.settings.advertise_address)):
+                await _fail(worker, f"it listens on {listener.host} only, and is visited at {away}: use 0.0.0.0")
+                return
             said.append("it listens, and did not answer HTTP")
             if timing is not None:
                 timing.listening = worker.waited()
@@ -184,7 +188,17 @@ async def _fail(worker: Worker, reason: str) -> None:
 
 def _advertised(worker: Worker, host: str) -> str:
     """Return the address for the target: where it was seen to listen, or what other machines reach."""
-    return worker.context.settings.advertise_address or host
+    return (worker.context.settings.advertise_address or host).strip("[]")
+
+
+def _is_elsewhere(address: str | None) -> str | None:
+    """Return an address in targets that does not lead to what listens on loopback only; None for one that does."""
+    if address is None or address == "localhost":
+        return None
+    try:
+        return None if ipaddress.ip_address(address.strip("[]")).is_loopback else address
+    except ValueError:  # a name
+        return address
 
 
 async def _why_late(worker: Worker, found: Found, said: list[str], timeout: float) -> str:

@@ -55,11 +55,15 @@ class StartOrder:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where the instance itself was seen to listen; `backlog` is the length of its accept queue, if known."""
+    """Where the instance itself was seen to listen.
+
+    `backlog` is the length of its accept queue, if known. `local`: other machines do not reach it, as on loopback.
+    """
 
     host: str
     port: int
     backlog: int | None = None
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ class Script:
     """Where it listens instead of the port that it was given."""
     host: str = "127.0.0.1"
     backlog: int | None = 128
+    local: bool = True
+    """Whether no other machine would reach it there."""
     serves: bool = False
     """Whether it really answers HTTP there: 200 with its instance id, or what `status` says."""
     status: int = 200
@@ -86,7 +88,7 @@ class MockInstance:
         """Listen, and answer where the script says so."""
         if self.script.serves:
             self.site = await Site.open(self.script.host, port, self.order.instance, self.script.status, self.running)
-        self.listener = Listener(self.script.host, port, self.script.backlog)
+        self.listener = Listener(self.script.host, port, self.script.backlog, self.script.local)
 
     def end(self, status: ExitStatus) -> None:
         """End, at once."""

@@ -15,7 +15,7 @@ import pytest
 from tests.servers.drivers.subjects import BareSubject, ProcessSubject, python
 
 from sourcelair.errors import InvalidInput
-from sourcelair.servers.drivers.base import Found, StartFailed, StartOrder
+from sourcelair.servers.drivers.base import Found, Listener, StartFailed, StartOrder
 from sourcelair.servers.drivers.process import ProcessDriver
 
 pytestmark = pytest.mark.anyio
@@ -134,23 +134,33 @@ async def test_what_left_its_session_is_ended_too(subject: ProcessSubject, bare:
         assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-async def until_listening(driver: ProcessDriver, found: Found, port: int) -> str:
+async def until_listening(driver: ProcessDriver, found: Found, port: int) -> Listener:
     async with asyncio.timeout(10):
         while (listener := await driver.listener(found, port)) is None:
             await asyncio.sleep(0.005)
-    return listener.host
+    return listener
 
 
 @pytest.mark.parametrize(
-    ("bind", "published"),
-    [("127.0.0.1", {"127.0.0.1"}), ("::1", {"::1"}), ("0.0.0.0", {"127.0.0.1"}), ("::", {"127.0.0.1", "::1"})],
+    ("bind", "published", "local"),
+    [
+        ("127.0.0.1", {"127.0.0.1"}, True),
+        ("::1", {"::1"}, True),
+        ("::ffff:127.0.0.1", {"127.0.0.1"}, True),
+        ("0.0.0.0", {"127.0.0.1"}, False),
+        ("::", {"127.0.0.1", "::1"}, False),
+        ("::ffff:0.0.0.0", {"127.0.0.1"}, False),
+    ],
 )
-async def test_where_it_really_listens_is_found(subject: ProcessSubject, bind: str, published: set[str]) -> None:
-    """Node's tools often take `[::1]` only: that is what is published then."""
+async def test_where_it_really_listens_is_found(
+    subject: ProcessSubject, bind: str, published: set[str], local: bool
+) -> None:
+    """Node's tools often take `[::1]` only: that is what is published then. Other machines reach what is not local."""
     driver = subject.driver()
     order = subject.run([sys.executable, "-m", "http.server", "{port}", "--bind", bind])
     found = await driver.start(order)
-    assert await until_listening(driver, found, order.port) in published
+    listener = await until_listening(driver, found, order.port)
+    assert listener.host in published and listener.local is local
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,8 @@ class ProcessDriver:
         self._foreign = {key: until for key, until in self._foreign.items() if until > now}
         self._foreign.update({(found.instance, row.inode): now + FOREIGN for row in rows if row.inode not in own})
         chosen = sockets.dial(rows, own)
-        return Listener(chosen[0], port, chosen[1].backlog) if chosen else None
+        local = all(row.local for row in rows if row.inode in own)
+        return Listener(chosen[0], port, chosen[1].backlog, local) if chosen else None
 
     async def listening_elsewhere(self, found: Found) -> list[int]:
         """Return the other ports on which the instance listens."""

@@ -68,6 +68,13 @@ class Row:
             return ("127.0.0.1" if mapped.ipv4_mapped.is_unspecified else str(mapped.ipv4_mapped),)
         return (self.address,)
 
+    @property
+    def local(self) -> bool:
+        """Whether no other machine reaches it."""
+        address = ipaddress.ip_address(self.address)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_loopback
+
 
 class Table:
     """The machine's listening sockets, read again when older than a millisecond."""
