@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -396,6 +397,25 @@ async def test_names_are_looked_up(api: Ceryx, tmp_path: Path) -> None:
         entry = engine.table["b"]
         assert (entry.state, entry.port, entry.server_name) == ("unresolved", 443, "gone.internal")
         assert "gone.internal" in entry.problem
+
+
+async def test_a_look_up_that_goes_on_is_no_problem_yet(api: Ceryx, tmp_path: Path) -> None:
+    """Its route is applied at once; without a problem its visitors are held until there is an answer."""
+    may_answer = threading.Event()
+
+    def lookup(host: str) -> list[str]:
+        assert may_answer.wait(10)
+        return ["10.1.1.1"]
+
+    client, engine = api.client(), MemoryEngine()
+    async with alive(make_agent(tmp_path, api.url, engine, lookup=lookup)):
+        await engine.until(lambda it: it.loaded)
+        writing = asyncio.create_task(client.put_route(Route(source="a", target="http://app.internal:3000")))
+        await engine.until(lambda it: "a" in it.table)
+        assert (engine.table["a"].state, engine.table["a"].problem) == ("unresolved", None)
+        may_answer.set()
+        await engine.until(lambda it: it.table["a"].state == "live")
+        await writing
 
 
 async def test_a_look_up_that_fails_leaves_a_good_target(api: Ceryx, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ class TableEntry:
     """What a node holds for one host.
 
     `state` is `live` (address and port are set), `null` (no target: visitors wait for the waker), `redirect`
-    (`location` is set), `unresolved` (`problem` says why the target's name has no address), or `deleted` (a
-    tombstone, kept for its revision). `address` is an IP address, never a name. `tls`: the target speaks HTTPS,
-    and `server_name` is what it is asked for. `settings` are the route's own, in the engine's words
-    (`agent/compiled.py`).
+    (`location` is set), `unresolved` (`problem` says why the target's name has no address; None while it is looked
+    up, and visitors wait), or `deleted` (a tombstone, kept for its revision). `address` is an IP address, never a
+    name. `tls`: the target speaks HTTPS, and `server_name` is what it is asked for. `settings` are the route's own, in
+    the engine's words (`agent/compiled.py`).
     """
 
     source: str

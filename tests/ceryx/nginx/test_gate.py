@@ -53,6 +53,35 @@ async def test_a_request_is_held_and_goes_on_the_moment_the_table_shows_a_target
     assert waker.requests[0].headers["authorization"] == "Bearer secret"
 
 
+async def test_a_request_is_held_while_the_name_of_its_target_is_looked_up(
+    proxy: Proxy, waker: Waker, serve: Serve
+) -> None:
+    """A server that just woke on a host name: who was held goes on, who comes now too, and nobody wakes it."""
+    server = await serve()
+    await proxy.put(HOST, waker=waker.url)
+    held = [asyncio.create_task(proxy.request(HOST))]
+    await until(lambda: len(waker.wakes) == 1)
+    await proxy.put(HOST, "unresolved", port=server.port, instance="i-1", waker=waker.url)
+    held.append(asyncio.create_task(proxy.request(HOST, "POST", body=b"x")))
+    await asyncio.wait(held, timeout=0.2)
+    assert not any(task.done() for task in held)
+    await proxy.live(HOST, server, waker=waker.url)
+    assert {(found.status, found.body) for found in await asyncio.gather(*held)} == {(200, b"app")}
+    assert len(waker.wakes) == 1
+
+
+async def test_a_look_up_that_fails_is_told_to_those_who_waited_for_it(proxy: Proxy, waker: Waker) -> None:
+    await proxy.put(HOST, "unresolved", port=80, instance="i-1", waker=waker.url)
+    held = asyncio.create_task(proxy.request(HOST))
+    await asyncio.wait([held], timeout=0.1)
+    assert not held.done()
+    await proxy.put(HOST, "unresolved", port=80, instance="i-1", waker=waker.url, problem="There is no such name.")
+    found = await held
+    assert (found.status, found.state) == (503, "unresolved")
+    assert found.json()["detail"] == "There is no such name."
+    assert waker.wakes == []
+
+
 async def test_the_token_is_shown_to_the_nodes_own_waker_only(proxy: Proxy, waker: Waker, serve: Serve) -> None:
     """Another waker, which any route may name, is not told this node's token."""
     other = Waker()

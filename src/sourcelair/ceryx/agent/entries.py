@@ -12,15 +12,13 @@ from sourcelair.client.ceryx import StoredRoute
 
 _PORTS = {"http": 80, "https": 443}
 
-_LOOKING_UP = "The name {host} is being looked up."
-
 
 def entry_of(route: StoredRoute, *, flows: bool = True) -> tuple[TableEntry, str | None]:
     """Return the entry of a route, and the name in its target that has to be looked up, if there is one.
 
     Without `flows` the bytes of streams can't be seen here: those that would count while they flow count as long as
     they are open.
-    The entry of such a route is `unresolved` until `resolved` is given an address.
+    The entry of such a route is `unresolved` until `resolved` is given an address; without a problem, visitors wait.
     """
     entry = TableEntry(
         source=route.source,
@@ -45,7 +43,6 @@ def entry_of(route: StoredRoute, *, flows: bool = True) -> tuple[TableEntry, str
         instance=route.instance,
         tls=parts.scheme == "https",
         server_name=host if parts.scheme == "https" and not address else None,
-        problem=None if address else _LOOKING_UP.format(host=host),
     )
     return entry, None if address else host
 

@@ -177,7 +177,12 @@ local function look(record)
     end
     if entry.kind == "U" then
         local _, problem = routes.details(source)
-        return answers.give("unresolved", problem ~= "" and problem or nil)
+        if problem ~= "" then
+            return answers.give("unresolved", problem)
+        end
+        -- Its name is just being looked up: nobody who was held until it woke is turned away for that.
+        record.waker = wakers.get(entry.waker)
+        return nil
     end
     if entry.kind == "L" and not is_failed(record, entry) then
         return entry, value, source
