@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.conftest import Done, Run
+from tests.cli.conftest import Api, Done, Run
 
 from sourcelair.ceryx.nginx.processes import boot_id, start_time
 from sourcelair.servers.drivers.process import abilities
@@ -73,6 +73,24 @@ def test_our_own_nginx_is_not_in_the_way(lair: Run, tmp_path: Path, serving: str
     assert ports[0] == ("ok", f"{serving}: our NGINX serves; `lair up` takes it over (process {os.getpid()}).")
     assert findings(done, "visitors") == [("ok", f"NGINX answers at {serving} (503 for an unknown host).")]
     assert "Stop that program" not in done.out
+
+
+def test_visitors_come_to_where_a_proxy_node_runs(lair: Run, api: Api, tmp_path: Path, serving: str) -> None:
+    """Where only other parts run nobody is looked for; where a node runs beside them, it is."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "running-api-1.json").write_text('{"process": 1, "api_listen": "127.0.0.1:1", "domain": "localhost"}')
+    api.answer("GET", "/readyz", {"parts": {}})
+    assert findings(lair("doctor", "--json"), "visitors") == [
+        ("note", "No proxy node runs here: they come to other machines.")
+    ]
+    (data_dir / "running-ceryx-proxy-1.json").write_text(json.dumps({"process": os.getpid(), "listen": serving}))
+    assert findings(lair("doctor", "--json"), "visitors") == [
+        ("ok", f"NGINX answers at {serving} (503 for an unknown host).")
+    ]
+    (data_dir / "running-api-1.json").unlink()
+    done = lair("doctor", "--json")
+    assert [status for status, _ in findings(done, "visitors") + findings(done, "control plane")] == ["ok", "note"]
 
 
 def test_what_the_driver_can_enforce_is_told(lair: Run) -> None:

@@ -37,6 +37,12 @@ class Finding:
 async def check_all(session: Session) -> list[Finding]:
     """Look at everything; what can't be looked at is a finding too."""
     found = [*_nginx(session), *_data_dir(session), *_user(), _driver(session), *_pages(session)]
+    if session.processes and not session.running:
+        elsewhere = Finding(
+            "note", "control plane", "A proxy node alone runs here: ask for the rest where an API runs."
+        )
+        found += [elsewhere, await asyncio.to_thread(_visitors, session)]
+        return found + await asyncio.to_thread(_names, session)
     control_plane = await _control_plane(session)
     found += control_plane
     if control_plane[0].status == "ok":
@@ -183,7 +189,9 @@ def _visitors(session: Session) -> Finding:
 
     from sourcelair.settings import split_address
 
-    listen = str(session.running.get("listen") or session.settings.listen)
+    listen = session.listen
+    if listen is None:
+        return Finding("note", "visitors", "No proxy node runs here: they come to other machines.")
     host, port = split_address(reachable(listen))
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:

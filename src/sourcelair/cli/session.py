@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -61,19 +62,25 @@ class Session:
         return self.settings.data_dir
 
     @cached_property
-    def running(self) -> dict[str, Any]:
-        """What a process that runs on this data directory said of itself; empty where none is seen to run.
-
-        Any that has an API will do: each answers for all.
-        """
+    def processes(self) -> list[dict[str, Any]]:
+        """What each process that runs on this data directory, and is still there, said of itself."""
+        found = []
         for path in (self.data_dir / RUNNING, *sorted(self.data_dir.glob(PARTS_RUNNING))):
-            try:
-                found = json.loads(path.read_text())
-            except (OSError, ValueError):
-                continue
-            if isinstance(found, dict) and found.get("api_listen") and _is_there(found.get("process")):
-                return found
-        return {}
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads(path.read_text()))
+        return [each for each in found if isinstance(each, dict) and _is_there(each.get("process"))]
+
+    @property
+    def running(self) -> dict[str, Any]:
+        """What one of them said that has an API; empty where there is none. Any will do: each answers for all."""
+        return next((each for each in self.processes if each.get("api_listen")), {})
+
+    @property
+    def listen(self) -> str | None:
+        """Where visitors reach this machine: by its proxy node, else the settings. None if it runs other parts only."""
+        if said := next((each["listen"] for each in self.processes if each.get("listen")), None):
+            return str(said)
+        return None if self.processes else self.settings.listen
 
     @cached_property
     def api_url(self) -> str:
