@@ -11,12 +11,12 @@ from tests.system.site import Site, site_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(240)]
 
-CYCLES = 30
+CYCLES = 20
 
 
 @pytest.mark.parametrize("kind", ["idle", "explicit", "doze"])
 async def test_no_request_is_lost_or_doubled(stalling_site: Site, tmp_path: Path, kind: Kind) -> None:
-    """Thirty cycles under GET, POST and WebSocket traffic, on two workers that stall at the worst moment."""
+    """Twenty cycles under GET, POST and WebSocket traffic, on two workers that stall at the worst moment."""
     outcome = await run(stalling_site, tmp_path, kind, CYCLES)
     print(f"{kind}: {outcome.line()}")
     assert not outcome.problems
