@@ -131,6 +131,16 @@ async def test_what_nobody_acts_for_is_said_so() -> None:
         assert (await client.get("/healthz")).status_code == 201, "this is answered here"
 
 
+@pytest.mark.parametrize(("path", "status"), [("/api/servers/", 503), ("/api/routes/", 503), ("/waker/wake", 502)])
+async def test_what_is_starting_here_says_so(path: str, status: int) -> None:
+    """A node that wakes a server asks again: a 503 of its waker would mean that a start has failed."""
+    forward = Forward(answered, lambda _: False, {})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(forward), base_url="http://here") as client:
+        answer = await client.post(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
+    await forward.close()
+
+
 async def test_a_call_within_the_process_can_be_cancelled() -> None:
     """Whatever ends this process: whoever asks in it is not told anything, but ends."""
     async with between() as (_, _, forward), CeryxClient("http://here", within=forward) as client:

@@ -80,6 +80,8 @@ class Forward:
             return
         request = Request(scope, receive)
         if not self._locations:
+            if service == "hemera":  # a 503 of a waker means that a start failed
+                raise Unreachable("Hemera is starting.", retry_after=1)
             raise Unavailable(f"{service} is starting.", retry_after=1)
         if FORWARDED in request.headers:
             raise Unreachable(f"This process does not act for {service} any more.", retry_after=1)
