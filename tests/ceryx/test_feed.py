@@ -25,7 +25,7 @@ class Away:
         self.asked = 0
         self.registering = asyncio.Event()
 
-    async def register(self, node: str) -> int:
+    async def register(self, node: str, known: int | None) -> int:
         self.asked += 1
         if not self.back:
             raise Unreachable("away")

@@ -54,7 +54,7 @@ class Killer:
         return done
 
 
-EFFECTS = ["transact", "batch", "transact", "pause", "resume", "batch", "transact"]
+EFFECTS = ["transact", "batch", "transact", "pause", "transact", "resume", "batch", "transact"]
 """Of a doze and the visit after it."""
 
 
