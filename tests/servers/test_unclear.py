@@ -32,7 +32,7 @@ class Unclear:
 
     async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
         revision = await self._transact(compares, operations)
-        if self._lose:
+        if self._lose and operations:  # not of one that only looks whether it acts still
             self._lose = False
             raise Unavailable("The answer is lost.")
         return revision
