@@ -11,12 +11,12 @@ from tests.system.site import Site, site_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(240)]
 
-CYCLES = 20
+CYCLES = 15
 
 
 @pytest.mark.parametrize("kind", ["idle", "explicit", "doze"])
 async def test_no_request_is_lost_or_doubled(stalling_site: Site, tmp_path: Path, kind: Kind) -> None:
-    """Twenty cycles under GET, POST and WebSocket traffic, on two workers that stall at the worst moment."""
+    """Fifteen cycles under GET, POST and WebSocket traffic, on two workers that stall at the worst moment."""
     outcome = await run(stalling_site, tmp_path, kind, CYCLES)
     print(f"{kind}: {outcome.line()}")
     assert not outcome.problems
@@ -37,6 +37,6 @@ async def test_cycles_with_four_workers(tmp_path: Path) -> None:
     with stalling_lair(tmp_path / "lair", workers=4) as lair:
         async with site_of(lair) as site:
             for kind in ("idle", "explicit", "doze"):
-                outcome = await run(site, tmp_path, kind, 10)
+                outcome = await run(site, tmp_path, kind, 6)
                 print(f"{kind}: {outcome.line()}")
                 assert not outcome.problems

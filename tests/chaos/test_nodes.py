@@ -9,7 +9,7 @@ from tests.chaos.nodes import run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system, pytest.mark.timeout(300)]
 
-SECONDS = 90.0
+SECONDS = 75.0
 
 
 async def test_every_node_holds_what_etcd_holds(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ async def test_who_visits_one_node_keeps_a_server_awake_on_all(parts: Parts, tmp
 async def test_a_silent_node_delays_a_port_and_no_visitor(parts: Parts, tmp_path: Path) -> None:
     """Its agent is gone while its NGINX may still send requests to the old port: nobody else gets that one."""
     async with sites_of(parts, parts.api[0]) as (first, second):
-        app = await first.identity("parts", "silent", tmp_path)
+        app = await first.identity("parts", "silent", tmp_path, drain_timeout=2.0)
         assert (await app.fetch("/")).status == (await second.fetch(app.host)).status == 200
         instance = (await app.server()).instance
         assert instance is not None

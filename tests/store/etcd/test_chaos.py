@@ -18,7 +18,7 @@ from sourcelair.telemetry import get_logger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
-SECONDS = float(os.environ.get("LAIR_TEST_ETCD_SECONDS") or 20)
+SECONDS = float(os.environ.get("LAIR_TEST_ETCD_SECONDS") or 12)
 """Seconds of chaos; set the variable for more."""
 
 SEED = 1
