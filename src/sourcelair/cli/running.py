@@ -56,7 +56,9 @@ async def _serve(session: Session, settings: Settings, directory: DataDirectory,
     _warn_if_public(session, settings)
 
     async def ready() -> None:
-        demo = await _demo(settings, directory, system.api_url, system.service_token) if role.is_all else []
+        # One that stands by asks nobody: who acts may be gone at any moment.
+        acts = role.is_all and system.services.servers is not None
+        demo = await _demo(settings, directory, system.api_url, system.service_token) if acts else []
         facts = {**_facts(settings, role), "demo": demo, "abilities": sorted(system.abilities)}
         directory.announce(facts)
         gc.freeze()  # what came up stays: it is not looked at again and again
