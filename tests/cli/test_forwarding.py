@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,10 +48,15 @@ async def test_sources_keep_every_character(tmp_path: Path, source: str) -> None
             await forward.close()
 
 
-async def answered(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say what came, with the body; `/waker/slow` never answers, and `/api/events` is a stream without an end."""
+async def answered(scope: Scope, receive: Receive, send: Send, slow: asyncio.Event | None = None) -> None:
+    """Say what came, with the body; `/waker/slow` never answers, and `/api/events` is a stream without an end.
+
+    `slow` is set when the former has arrived.
+    """
     request = Request(scope, receive)
     if scope["path"] == "/waker/slow":
+        assert slow is not None
+        slow.set()
         await asyncio.Event().wait()
     if scope["path"] == "/api/events":
 
@@ -74,11 +80,11 @@ async def answered(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def between() -> AsyncIterator[tuple[httpx.AsyncClient, Location, Forward]]:
-    """A client of a process that acts for nothing, and the place where another one acts for all."""
+async def between(slow: asyncio.Event | None = None) -> AsyncIterator[tuple[httpx.AsyncClient, Location, Forward]]:
+    """A client of a process that acts for nothing, and the place where another one acts for all (see `answered`)."""
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
-    server = HttpServer(answered, listening)
+    server = HttpServer(functools.partial(answered, slow=slow), listening)
     serving = asyncio.create_task(server.run_forever())
     place = Location("servers")
     place.move(f"http://127.0.0.1:{listening.getsockname()[1]}")
@@ -115,11 +121,12 @@ async def test_a_request_arrives_as_it_was_sent(method: str) -> None:
 
 async def test_what_nobody_acts_for_is_said_so() -> None:
     """While nobody does; where the other one does not either; and where it moves while it answers nothing."""
-    async with between() as (client, place, _):
+    arrived = asyncio.Event()
+    async with between(arrived) as (client, place, _):
         twice = await client.get("/api/servers/", headers={"Lair-Forwarded": "1"})
         assert (twice.status_code, twice.headers["content-type"]) == (502, "application/problem+json")
         slow = asyncio.create_task(client.get("/waker/slow"))
-        await asyncio.sleep(0.2)
+        await arrived.wait()
         assert not slow.done()
         place.move(None)
         assert "has moved" in (await slow).json()["detail"]
@@ -143,9 +150,10 @@ async def test_what_is_starting_here_says_so(path: str, status: int) -> None:
 
 async def test_a_call_within_the_process_can_be_cancelled() -> None:
     """Whatever ends this process: whoever asks in it is not told anything, but ends."""
-    async with between() as (_, _, forward), CeryxClient("http://here", within=forward) as client:
+    arrived = asyncio.Event()
+    async with between(arrived) as (_, _, forward), CeryxClient("http://here", within=forward) as client:
         asking = asyncio.create_task(client.request("GET", "/waker/slow"))
-        await asyncio.sleep(0.2)
+        await arrived.wait()
         asking.cancel()
         await asyncio.wait([asking], timeout=5)
         assert asking.cancelled()

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import httpx
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sourcelair.cli.system.answering import Answering
 from sourcelair.cli.system.location import Location
 from sourcelair.cli.system.roles import service_of
 from sourcelair.errors import LairError, Unavailable, Unreachable, problem_response
@@ -58,19 +59,13 @@ class Forward:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        answering = Answering(send)
         try:
-            await self._answer(scope, receive, sending)
+            await self._answer(scope, receive, answering)
         except ClientDisconnect:
             return
         except LairError as error:
-            if not begun:  # else its end does not come, which tells its reader enough
+            if not answering.begun:  # else its end does not come, which tells its reader enough
                 await problem_response(error)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

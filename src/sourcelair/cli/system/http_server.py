@@ -8,8 +8,9 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sourcelair.cli.system.answering import Answering
 from sourcelair.errors import Unreachable, problem_response
 
 CLOSE_TIMEOUT = 1
@@ -46,19 +47,13 @@ class HttpServer(uvicorn.Server):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a long poll that is cut short since this server ends gets an answer, too."""
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        answering = Answering(send)
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, answering)
         except asyncio.CancelledError:
             if not self.should_exit:
                 raise
-            if not begun and scope["type"] == "http":
+            if not answering.begun and scope["type"] == "http":
                 await problem_response(Unreachable("This process is ending.", retry_after=1))(scope, receive, send)
 
     @contextlib.contextmanager
