@@ -3,7 +3,7 @@
 - `app` puts the commands together, `usage` runs what was typed;
 - `command` gives each the options and the error handling that all have;
 - `session` finds the running system, its API and the token; `output` prints;
-- `system/` is what `lair up` runs: all three services and NGINX in one process.
+- `running` runs a process of the system, `up` all of it and `parts` a part; `system/` is what that process is made of.
 
 Modules import what is heavy inside functions: `lair ls` starts in a fraction of the time that FastAPI takes to import.
 """
