@@ -42,6 +42,7 @@ class Wire:
         self._listener.listen(128)
         self.port: int = self._listener.getsockname()[1]
         self._links = set[_Link]()
+        self._accepted = set[asyncio.Task[None]]()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
 
@@ -71,15 +72,21 @@ class Wire:
         server.close()
         for link in list(self._links):
             link.reset()
+        for task in self._accepted:
+            task.cancel()
+        await asyncio.gather(*self._accepted, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = _Link(self, writer)
+        link, task = _Link(self, writer), asyncio.current_task()
+        assert task is not None
         self._links.add(link)
+        self._accepted.add(task)
         try:
             if self.state is not State.BROKEN:
                 await link.carry(reader)
         finally:
             self._links.discard(link)
+            self._accepted.discard(task)
             link.reset()
 
 

@@ -95,6 +95,12 @@ class MemoryEngine:
         await self._call()
         return [self.table.get(source) for source in sources]
 
+    async def oldest(self, most: int) -> list[str]:
+        await self._call()
+        sources = list(self.table)[:most]
+        self.table |= {source: self.table.pop(source) for source in sources}
+        return sources
+
     async def set_loaded(self, node: str, waker: str | None, waker_token: str | None) -> None:
         await self._call()
         self.introduced = (node, waker, waker_token)

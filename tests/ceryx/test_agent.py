@@ -301,6 +301,29 @@ async def test_killed_before_the_apply_with_the_api_down(tmp_path: Path) -> None
         await engine.until(lambda it: it.table["a"].state == "null")
 
 
+async def test_killed_before_a_deletion_comes_to_nginx(api: Ceryx, tmp_path: Path) -> None:
+    """The journal no longer names the route that NGINX still has: the next agent finds it, and makes its promises."""
+    client, engine = api.client(), MemoryEngine()
+    await client.batch([RouteWrite(source=name, route=live(name, instance=f"i-{name}")) for name in "abcd"])
+    reached, forever = asyncio.Event(), asyncio.Event()
+
+    async def stop(entries: object) -> None:
+        reached.set()
+        await forever.wait()
+
+    async with alive(make_agent(tmp_path, api.url, engine)):
+        await engine.until(lambda it: it.loaded)
+        engine.before_apply = stop
+        deleting = asyncio.create_task(client.batch([RouteWrite(source=name, route=None) for name in "bc"]))
+        await reached.wait()
+    engine.before_apply = None
+    assert sorted(engine.routes()) == ["a", "b", "c", "d"]
+    async with alive(make_agent(tmp_path, api.url, engine)):
+        result = await deleting
+        await engine.until(lambda it: sorted(it.routes()) == ["a", "d"])
+        assert (await client.withdrawal("i-b", result.revision, until="drained", wait=10)).drained
+
+
 async def test_a_newer_agent_ends_the_older_one(api: Ceryx, tmp_path: Path) -> None:
     """The older one's run returns; the newer one serves."""
     engine = MemoryEngine()

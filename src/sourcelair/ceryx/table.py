@@ -106,6 +106,13 @@ class TableControl(Protocol):
         """Return what the table really holds for these hosts (state, address, port, instance, revision at least)."""
         ...
 
+    async def oldest(self, most: int) -> list[str]:
+        """Return the sources that were looked up longest ago, at most so many; they count as looked up now.
+
+        Those of tombstones too. Fewer than asked for are all that there are.
+        """
+        ...
+
     async def set_loaded(self, node: str, waker: str | None, waker_token: str | None) -> None:
         """Say that the table is complete, and give the node's name and the token for the waker of that URL."""
         ...

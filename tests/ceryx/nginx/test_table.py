@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.ceryx.agents import alive, make_agent
+from tests.ceryx.conftest import listening, running
 from tests.ceryx.nginx.conftest import Serve, StartProxy
 from tests.ceryx.nginx.world import Message, Proxy, Server, answer, until
 
 from sourcelair.ceryx.nginx import render
 from sourcelair.ceryx.sources import MAX_SOURCE
 from sourcelair.ceryx.table import TableEntry
+from sourcelair.client.ceryx import Route
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +63,40 @@ async def test_counts_of_what_is_in_flight_are_not_forgotten(proxy: Proxy, serve
     await until(over)
     assert await proxy.control.forget(["i-1"]) == ["i-1"]
     assert (await proxy.count("i-1")).total == 0
+
+
+async def test_what_no_agent_knows_of_is_found(proxy: Proxy, tmp_path: Path) -> None:
+    """Left by an agent that died between its file and NGINX. One is visited all the time: it is never the oldest."""
+    await proxy.open()
+    await proxy.control.apply(entries([f"h{number}" for number in range(3000)], 1))
+    await proxy.control.apply([TableEntry("hot", 1, "redirect", location="http://elsewhere.example.com")])
+    over = asyncio.Event()
+
+    async def visit() -> None:
+        while not over.is_set():
+            await proxy.request("hot")
+
+    async with running(tmp_path / "api") as ceryx, listening(ceryx) as url:
+        await ceryx.client().put_route(Route(source="known", target="http://127.0.0.1:1"))
+        visiting = asyncio.create_task(visit())
+        async with alive(make_agent(tmp_path / "api", url, proxy.control)):
+
+            async def is_gone() -> bool:
+                return (await proxy.control.hello(1)).routes == 1
+
+            await until(is_gone)
+        over.set()
+        await visiting
+    assert (await proxy.control.read(["hot"]))[0].state == "deleted"
+
+
+async def test_the_oldest_come_first(proxy: Proxy) -> None:
+    """A look at all of them in parts: what was looked up is at the end of the line."""
+    await proxy.open()
+    await proxy.control.apply(entries([f"h{number}" for number in range(6)], 1))
+    await proxy.control.read(["h0"])
+    assert await proxy.control.oldest(2) == ["h1", "h2"]
+    assert await proxy.control.oldest(100) == ["h3", "h4", "h5", "h0", "h1", "h2"]
 
 
 def change_lua(directory: Path, file: str, before: str, after: str) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sourcelair.ceryx.agent.journal import Journal
+from sourcelair.ceryx.agent.readback import read_back
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
 from sourcelair.ceryx.agent.table import MANY, NodeTable
 from sourcelair.ceryx.agent.wakers import Wakers
@@ -131,7 +132,7 @@ class Engine:
             async for source in in_steps(list(self._table.shown), MANY):
                 if source not in self._table.wanted:
                     sources.append(source)
-            found = await self._read(sources)
+            found = await read_back(self._control, self._one, sources, state.routes)
         if anew:
             self._table.sound = True
             self.refusals.clear()
@@ -153,13 +154,6 @@ class Engine:
             "engine_ready", generation=state.generation, routes=self.routes, found=len(found), loaded=state.loaded
         )
         self.on_applied()
-
-    async def _read(self, sources: Sequence[str]) -> list[TableEntry]:
-        found = list[TableEntry]()
-        for chunk in _chunks(sources):
-            async with self._one:
-                found += [entry for entry in await self._control.read(chunk) if entry is not None]
-        return found
 
     def _count_fits(self, state: EngineState) -> bool:
         """Tell whether NGINX holds no route that this agent does not know: of such a one nothing can be promised."""

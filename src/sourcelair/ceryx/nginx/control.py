@@ -119,6 +119,11 @@ class NginxControl:
             found += [_parse_entry(source, line) for source, line in zip(chunk, answer.split("\n"), strict=True)]
         return found
 
+    async def oldest(self, most: int) -> list[str]:
+        """Return the sources that were looked up longest ago. See `TableControl`."""
+        _, answer = await self._call("oldest", str(most))
+        return answer.split("\n") if answer else []
+
     async def set_loaded(self, node: str, waker: str | None, waker_token: str | None) -> None:
         """Say that the table is complete. See `TableControl`."""
         await self._call("loaded", "\t".join((node, waker or "", waker_token or "")))

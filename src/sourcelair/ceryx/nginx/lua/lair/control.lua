@@ -67,6 +67,10 @@ function ACTIONS.read(text)
     return 200, tables.read(text)
 end
 
+function ACTIONS.oldest(text)
+    return 200, table.concat(tables.oldest(tonumber(text)), "\n")
+end
+
 function ACTIONS.loaded(text)
     local node, waker, token = text:match("^([^\t]*)\t([^\t]*)\t([^\t\n]*)$")
     for name, value in pairs { ["node"] = node, ["own waker"] = waker, ["waker token"] = token } do

@@ -158,6 +158,16 @@ function _M.read(body)
     return table.concat(lines, "\n")
 end
 
+-- Returns the sources that were looked up longest ago, at most so many. A look makes them the newest, so that the next call
+-- goes on from there: visitors wait for no more than one call's part of the table.
+function _M.oldest(most)
+    local sources = dictionary:get_keys(most)
+    for _, source in ipairs(sources) do
+        dictionary:get(source)
+    end
+    return sources
+end
+
 function _M.count()
     return state:get("routes") or 0
 end
