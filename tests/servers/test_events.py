@@ -21,6 +21,8 @@ from sourcelair.client.policy import Policy, SleepPolicy
 from sourcelair.client.servers import ServerEvent, StartRequest
 from sourcelair.errors import Forbidden, HistoryCompacted
 from sourcelair.servers.events import follow
+from sourcelair.servers.records import SERVERS
+from sourcelair.store.base import Put
 
 pytestmark = pytest.mark.anyio
 
@@ -124,9 +126,9 @@ async def stored_since(life: Life, after: int) -> list[ServerEvent]:
     last = (await life.client.get("demo", "last")).revision
     found = []
     events = await follow(life.service.context, Identity(kind="admin"), after)
-    async for event in events:
-        found.append(event)
-        if event.revision >= last:
+    async for together in events:
+        found += together
+        if found[-1].revision >= last:
             break
     await events.aclose()
     return found
@@ -137,10 +139,45 @@ async def test_an_event_says_why_and_who(life: Life) -> None:
     created = await life.create()
     await life.client.start("demo", "blog", VISIT, wait=5)
     events = await follow(life.service.context, Identity(kind="admin"), created.revision)
-    event = await anext(events)
+    [event] = await anext(events)
     await events.aclose()
     assert event.server is not None and event.server.cause == "visit"
     assert "actor" in event.server.model_dump()
+
+
+async def test_of_one_revision_the_last_event_has_the_id(life: Life) -> None:
+    """Stores may do what comes together as one: whoever loses the connection in between gets all of it again."""
+    store = life.service.context.store
+    for project in ("one", "two"):
+        await life.create("demo", project)
+    entries = (await store.list(SERVERS)).entries
+    before = await store.revision()
+    revision = await store.transact([], [Put(entry.key, entry.value) for entry in entries])
+    async with (
+        listening(life) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+        http.stream(
+            "GET", "/api/events", headers={"Authorization": "Bearer service", "Last-Event-ID": str(before)}
+        ) as stream,
+    ):
+        lines = stream.aiter_lines()
+        found = [line async for line in until_empty(lines, 2) if line]
+    assert [line for line in found if line.startswith("id:")] == [f"id: {revision}"]
+    assert found.index(f"id: {revision}") > found.index("event: server")
+    assert [line["project"] for line in data_of(found)] == ["one", "two"]
+
+
+async def until_empty(lines: AsyncIterator[str], times: int) -> AsyncIterator[str]:
+    """Give lines until so many events have ended."""
+    async for line in lines:
+        yield line
+        times -= not line
+        if not times:
+            return
+
+
+def data_of(lines: list[str]) -> list[dict[str, Any]]:
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
 
 
 async def test_history_that_is_gone_is_410(world: World) -> None:
@@ -181,7 +218,7 @@ async def test_an_event_tells_the_policy_that_is_in_effect(life: Life) -> None:
     """As every answer does, though it is not stored: what follows the stream must not take it for none."""
     stream = await follow(life.service.context, Identity(kind="service"), None)
     created = await life.create(spec={"wake": {"show_log": True}})
-    event = await anext(stream)
+    [event] = await anext(stream)
     assert event.server is not None
     assert event.server.policy == created.policy
     assert event.server.policy.wake.show_log

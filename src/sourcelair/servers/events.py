@@ -15,8 +15,10 @@ from sourcelair.servers.records import SERVERS, ServerRecord, decode
 from sourcelair.store.base import Change
 
 
-async def follow(context: Context, identity: Identity, after: int | None) -> AsyncGenerator[ServerEvent, None]:
+async def follow(context: Context, identity: Identity, after: int | None) -> AsyncGenerator[list[ServerEvent], None]:
     """Begin to follow all changes that this token may see after a revision; None: from now on.
+
+    What is given at once is of one revision.
 
     Raises:
         HistoryCompacted: at once, or later from the generator: list again.
@@ -42,10 +44,11 @@ async def _follow(
     identity: Identity,
     changes: AsyncGenerator[Change, None],
     first: asyncio.Future[Change | None],
-) -> AsyncGenerator[ServerEvent, None]:
+) -> AsyncGenerator[list[ServerEvent], None]:
     try:
         change = await first
         while change is not None:
+            shown = list[ServerEvent]()
             for event in change.events:
                 owner, _, project = event.key.removeprefix(SERVERS).partition("/")
                 if not may_see(identity, owner):
@@ -54,7 +57,9 @@ async def _follow(
                 if event.entry is not None:
                     record = context.policies.applied(decode(ServerRecord, event.entry))
                     server = context.show(record, event.revision)
-                yield ServerEvent(revision=event.revision, owner=owner, project=project, server=server)
+                shown.append(ServerEvent(revision=event.revision, owner=owner, project=project, server=server))
+            if shown:
+                yield shown
             change = await anext(changes, None)
     finally:
         first.cancel()

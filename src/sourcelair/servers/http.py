@@ -184,7 +184,9 @@ def _add_reading(router: APIRouter, service: ServersService, authenticate: Authe
         identity: Annotated[Identity, who],
         from_: Annotated[int | None, Query(alias="from", ge=0, description="The first revision wanted.")] = None,
     ) -> Response:
-        """Follow all changes as an event stream; the id of an event is its revision, for `Last-Event-ID`.
+        """Follow all changes as an event stream; its ids are revisions, for `Last-Event-ID`.
+
+        Of several events of one revision the last has the id.
 
         410 when the history since then is gone: list the servers again.
         """
@@ -208,10 +210,11 @@ async def _array(servers: Iterator[Server]) -> AsyncIterator[bytes]:
     yield b"[]" if before == b"[" else b"]"
 
 
-async def _events(changes: AsyncGenerator[ServerEvent, None]) -> AsyncGenerator[bytes, None]:
+async def _events(changes: AsyncGenerator[list[ServerEvent], None]) -> AsyncGenerator[bytes, None]:
     try:
-        async for change in changes:
-            yield event("server", change.model_dump_json(), str(change.revision))
+        async for together in changes:
+            for one in together:  # only the last has the id: whoever came to an earlier one gets all of them again
+                yield event("server", one.model_dump_json(), str(one.revision) if one is together[-1] else None)
     except HistoryCompacted as error:
         yield event("compacted", error.detail)
     except LairError as error:

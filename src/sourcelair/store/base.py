@@ -1,9 +1,10 @@
 """The interface of every store, revisioned as etcd's is (https://etcd.io/docs/v3.4/learning/data_model/).
 
 One counter, the *revision*, counts the transactions that changed something; every key carries the revision of its
-creation and of its last change. A write that was answered is on disk. A watch gives all changes from a revision on,
-in order, each revision whole; one that asks for history that is gone raises `HistoryCompacted`, so that its reader
-lists again.
+creation and of its last change. Transactions that come at the same time may be done as one, and share its revision;
+each keeps its own conditions. A write that was answered is on disk. A watch gives all changes from a revision on, in
+order, each revision whole; one that asks for history that is gone raises `HistoryCompacted`, so that its reader lists
+again.
 
 Besides the errors that are named below, every method may raise `InvalidInput` and `TooLarge` (see `limits`), every
 write `OutOfSpace` (nothing was written, and it may work again later), and a closed store `Unavailable`. A write may

@@ -12,7 +12,7 @@ from tests.etcd import EtcdCluster, running_etcd
 
 from sourcelair.store.base import Put
 from sourcelair.store.etcd import EtcdStore, parse_address
-from sourcelair.store.etcd.store import MAX_TXN_OPS
+from sourcelair.store.etcd.transactions import MAX_TXN_OPS
 from sourcelair.telemetry import get_logger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]

@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from sourcelair.errors import Unavailable
 from sourcelair.store.base import Entry, Event
 from sourcelair.store.etcd import rpc_pb2 as rpc
+from sourcelair.store.limits import MAX_INTEGER
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
+
+NEVER = -1
+"""A revision that no key ever has."""
 
 
 class Keys:
@@ -40,6 +44,15 @@ class Keys:
         # Its last byte is never 0xff: UTF-8 has none, and our own prefix ends with a colon.
         end = first[:-1] + bytes([first[-1] + 1])
         return max(first, self.of(start_after) + b"\0") if start_after else first, end
+
+    def condition(self, key: str, revision: int) -> rpc.Compare:
+        """Return the condition that a key's last change is of a revision; 0 where there must be none."""
+        return rpc.Compare(
+            result=rpc.Compare.EQUAL,
+            target=rpc.Compare.MOD,
+            key=self.of(key),
+            mod_revision=revision if 0 <= revision <= MAX_INTEGER else NEVER,
+        )
 
     def entry(self, found: rpc.KeyValue) -> Entry:
         """Return a key with its value as the store gives it."""

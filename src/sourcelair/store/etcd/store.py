@@ -10,14 +10,12 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-from sourcelair.errors import HistoryCompacted, InvalidInput, LairError, OutOfSpace, Unavailable
+from sourcelair.errors import HistoryCompacted, InvalidInput, LairError, Unavailable
 from sourcelair.pacing import in_steps
 from sourcelair.store.base import (
     Change,
     Compare,
-    CompareFailed,
     Delete,
     Entry,
     LeaseNotFound,
@@ -27,22 +25,21 @@ from sourcelair.store.base import (
 )
 from sourcelair.store.etcd import rpc_pb2 as rpc
 from sourcelair.store.etcd.address import EtcdAddress
-from sourcelair.store.etcd.cluster import COMPACT, GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Cluster, Interrupted
+from sourcelair.store.etcd.cluster import COMPACT, GRANT, KEEP_ALIVE, RANGE, REVOKE, Cluster, Interrupted
 from sourcelair.store.etcd.keys import Keys
+from sourcelair.store.etcd.transactions import MAX_TXN_OPS, Done, Transactions
 from sourcelair.store.etcd.watching import watch
 from sourcelair.store.limits import MAX_INTEGER, check_key, check_text, check_transaction
 
 RENEWALS, RENEWAL = 3, 2.0
 """How often a renewal is tried, each time with another member, and the seconds that each has: well within a lease."""
 
-MAX_TXN_OPS = 128
-"""What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
-
 PER_STEP = 2_000
 """Keys of a list that are taken out of etcd's answer in one step: about 5 ms of the event loop."""
 
-NEVER = -1
-"""A revision that no key ever has."""
+
+def _unheard(_: LairError) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Fence:
     store: EtcdStore
     key: str
     revision: int
-    lost: Callable[[LairError], None] = lambda _: None
+    lost: Callable[[LairError], None] = _unheard
 
 
 class EtcdStore:
@@ -67,8 +64,8 @@ class EtcdStore:
     def __init__(self, address: EtcdAddress, name: str, fence: Fence | None = None) -> None:
         self._cluster = Cluster(address)
         self._keys = Keys(f"{address.prefix}/{name}")
-        self._fence = fence
-        self._fences = [] if fence is None else [_compare(fence.store._keys.of(fence.key), fence.revision)]
+        condition = None if fence is None else fence.store._keys.condition(fence.key, fence.revision)
+        self._transactions = Transactions(self._cluster, self._keys, condition, fence.lost if fence else _unheard)
         self._closing = asyncio.Event()
 
     @property
@@ -117,60 +114,18 @@ class EtcdStore:
     async def delete(self, key: str, *, expect: int | None = None) -> bool:
         """See `Store.delete`."""
         compares = [] if expect is None else [Compare(key, expect)]
-        answer = await self._transact(compares, [Delete(key)])
-        return answer.responses[0].response_delete_range.deleted > 0
+        return (await self._do(compares, [Delete(key)])).deleted > 0
 
     async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int:
-        """See `Store.transact`."""
-        return (await self._transact(compares, operations)).header.revision
+        """See `Store.transact`. Others that come meanwhile may have the same revision."""
+        return (await self._do(compares, operations)).revision
 
-    async def _transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> rpc.TxnResponse:
-        compares, operations = tuple(compares), tuple(operations)
+    async def _do(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> Done:
         check_transaction(compares, operations)
         for operation in operations:
             if isinstance(operation, Put) and operation.lease is not None and not _may_be(operation.lease):
                 raise LeaseNotFound(f"Lease {operation.lease} never was.")
-        demands = [*self._fences, *(_compare(self._keys.of(one.key), one.mod_revision) for one in compares)]
-        request = rpc.TxnRequest(
-            compare=demands,
-            success=[self._operation(one) for one in operations],
-            failure=[
-                rpc.RequestOp(request_range=rpc.RangeRequest(key=demand.key, keys_only=True)) for demand in demands
-            ],
-        )
-        try:
-            answer = await self._cluster.call(TXN, request, repeatable=not operations)
-        except OutOfSpace:
-            # Whoever crosses the quota is refused after it was written.
-            if (revision := await self._written(operations)) is None:
-                raise
-            return rpc.TxnResponse(header=rpc.Header(revision=revision), succeeded=True)
-        if not answer.succeeded:
-            self._refuse(compares, [response.response_range for response in answer.responses])
-        return answer
-
-    async def _written(self, operations: Sequence[Operation]) -> int | None:
-        """Return the revision at which operations stand, by what the first of them wrote; None where they do not."""
-        put = next((one for one in operations if isinstance(one, Put)), None)
-        entry = None if put is None else await self.get(put.key)
-        return entry.mod_revision if put is not None and entry is not None and entry.value == put.value else None
-
-    def _refuse(self, compares: Sequence[Compare], found: Sequence[rpc.RangeResponse]) -> NoReturn:
-        revisions = [one.kvs[0].mod_revision if one.kvs else 0 for one in found]
-        if self._fence is not None and revisions.pop(0) != self._fence.revision:
-            error = Unavailable("Another control plane has taken over: nothing was written.")
-            self._fence.lost(error)
-            raise error
-        for compare, actual in zip(compares, revisions, strict=True):
-            if actual != compare.mod_revision:
-                raise CompareFailed(compare.key, actual)
-        raise Unavailable("etcd refused conditions that hold.")
-
-    def _operation(self, operation: Operation) -> rpc.RequestOp:
-        key = self._keys.of(operation.key)
-        if isinstance(operation, Delete):
-            return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
-        return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=operation.value, lease=operation.lease or 0))
+        return await self._transactions.do(compares, operations)
 
     async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Change]:
         """See `Store.watch`."""
@@ -235,17 +190,9 @@ class EtcdStore:
         """See `Store.close`."""
         self._closing.set()
         await asyncio.sleep(0)  # watches that wait end by themselves
+        await self._transactions.finish()
         await self._cluster.close()
 
 
 def _may_be(lease: int) -> bool:
     return 0 < lease <= MAX_INTEGER
-
-
-def _compare(key: bytes, revision: int) -> rpc.Compare:
-    return rpc.Compare(
-        result=rpc.Compare.EQUAL,
-        target=rpc.Compare.MOD,
-        key=key,
-        mod_revision=revision if 0 <= revision <= MAX_INTEGER else NEVER,
-    )

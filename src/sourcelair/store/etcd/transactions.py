@@ -1,0 +1,194 @@
+"""Transactions, as many in one as come together: what comes while one is under way waits for its end, and goes at once.
+
+A commit costs three members a sync each, and ourselves a call; so a hundred callers pay for one together, and one alone
+waits for nobody. Each keeps its own conditions: where they do not hold, the others go on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+
+from sourcelair.errors import LairError, OutOfSpace, Unavailable
+from sourcelair.store.base import Compare, CompareFailed, Operation, Put
+from sourcelair.store.etcd import rpc_pb2 as rpc
+from sourcelair.store.etcd.cluster import RANGE, TXN, Cluster
+from sourcelair.store.etcd.keys import Keys
+
+MAX_TXN_OPS = 128
+"""What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
+
+MOST_BYTES = 1 << 20
+"""Bytes of values that go together; etcd takes requests of 1.5 MiB. One caller may have more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a transaction did: `deleted` counts the keys that it removed and that were there."""
+
+    revision: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A caller's transaction."""
+
+    compares: tuple[Compare, ...]
+    operations: tuple[Operation, ...]
+    answer: asyncio.Future[Done]
+
+    @property
+    def keys(self) -> set[str]:
+        return {one.key for one in (*self.compares, *self.operations)}
+
+    @property
+    def size(self) -> int:
+        return sum(len(one.value) for one in self.operations if isinstance(one, Put))
+
+    def refuse(self, error: Exception) -> None:
+        if not self.answer.done():
+            # Each caller has its own, to which it may add.
+            self.answer.set_exception(copy(error) if isinstance(error, LairError) else error)
+
+    def settle(self, done: Done) -> None:
+        if not self.answer.done():
+            self.answer.set_result(done)
+
+
+class Transactions:
+    """All transactions of one store.
+
+    Args:
+        cluster: takes them.
+        keys: of the store.
+        fence: a condition of each of them.
+        lost: is told that the fence does not hold any more.
+    """
+
+    def __init__(
+        self, cluster: Cluster, keys: Keys, fence: rpc.Compare | None, lost: Callable[[LairError], None]
+    ) -> None:
+        self._cluster = cluster
+        self._keys = keys
+        self._fences = [] if fence is None else [fence]
+        self._lost = lost
+        self._waiting = deque[_Asked]()
+        self._work: asyncio.Task[None] | None = None
+
+    async def do(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> Done:
+        """Do all operations or none; see `Store.transact`."""
+        asked = _Asked(tuple(compares), tuple(operations), asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._work is None:
+            self._work = asyncio.create_task(self._send_all(), name="etcd transactions")
+        return await asked.answer
+
+    async def finish(self) -> None:
+        """Wait until all are answered that were asked for."""
+        while self._work is not None:
+            await asyncio.wait([self._work])
+
+    async def _send_all(self) -> None:
+        try:
+            while group := self._take():
+                await self._send(group)
+        finally:
+            self._work = None
+
+    def _take(self) -> list[_Asked]:
+        """Take those that may go together, in their order: as many as etcd takes, none with a key of another."""
+        group, keys = list[_Asked](), set[str]()
+        compares, operations, size = len(self._fences), 0, 0
+        while self._waiting:
+            asked = self._waiting[0]
+            if not asked.answer.done():  # else its caller was cancelled
+                compares, operations = compares + len(asked.compares), operations + len(asked.operations)
+                size += asked.size
+                if group and (max(compares, operations) > MAX_TXN_OPS or size > MOST_BYTES or asked.keys & keys):
+                    break
+                group.append(asked)
+                keys |= asked.keys
+            self._waiting.popleft()
+        return group
+
+    async def _send(self, group: list[_Asked]) -> None:
+        demands = [
+            *self._fences,
+            *(self._keys.condition(one.key, one.mod_revision) for asked in group for one in asked.compares),
+        ]
+        request = rpc.TxnRequest(
+            compare=demands,
+            success=[self._operation(one) for asked in group for one in asked.operations],
+            failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=one.key, keys_only=True)) for one in demands],
+        )
+        try:
+            answer = await self._cluster.call(TXN, request, repeatable=not request.success)
+            if answer.succeeded:
+                _settle(group, answer)
+            else:
+                self._refuse(group, [response.response_range for response in answer.responses])
+        except OutOfSpace as error:
+            for asked in group:
+                await self._settle_in_doubt(asked, error)
+        except Unavailable as error:
+            for asked in group:
+                asked.refuse(error)
+        except Exception as error:  # perhaps because of one of them: each by itself
+            for asked in group:
+                if len(group) > 1:
+                    await self._send([asked])
+                else:
+                    asked.refuse(error)
+
+    async def _settle_in_doubt(self, asked: _Asked, error: OutOfSpace) -> None:
+        """Look whether it was done: whoever crosses the quota is refused after it was written."""
+        put = next((one for one in asked.operations if isinstance(one, Put)), None)
+        try:
+            if put is not None:
+                request = rpc.RangeRequest(key=self._keys.of(put.key))
+                found = (await self._cluster.call(RANGE, request, repeatable=True)).kvs
+                if found and found[0].value == put.value:
+                    asked.settle(Done(found[0].mod_revision, 0))
+                    return
+        except LairError as unanswered:
+            asked.refuse(unanswered)
+        asked.refuse(error)
+
+    def _refuse(self, group: list[_Asked], found: Sequence[rpc.RangeResponse]) -> None:
+        """Refuse those whose conditions do not hold; the others go once more."""
+        revisions = [one.kvs[0].mod_revision if one.kvs else 0 for one in found]
+        if self._fences and revisions.pop(0) != self._fences[0].mod_revision:
+            error = Unavailable("Another control plane has taken over: nothing was written.")
+            self._lost(error)
+            raise error
+        going, at = list[_Asked](), 0
+        for asked in group:
+            actual = dict(zip(asked.compares, revisions[at : at + len(asked.compares)], strict=True))
+            at += len(asked.compares)
+            failed = next((one for one, revision in actual.items() if revision != one.mod_revision), None)
+            if failed is None:
+                going.append(asked)
+            else:
+                asked.refuse(CompareFailed(failed.key, actual[failed]))
+        if len(going) == len(group):
+            raise Unavailable("etcd refused conditions that hold.")
+        self._waiting.extendleft(reversed(going))
+
+    def _operation(self, operation: Operation) -> rpc.RequestOp:
+        key = self._keys.of(operation.key)
+        if isinstance(operation, Put):
+            return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=operation.value, lease=operation.lease or 0))
+        return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+
+
+def _settle(group: list[_Asked], answer: rpc.TxnResponse) -> None:
+    at = 0
+    for asked in group:
+        responses = answer.responses[at : at + len(asked.operations)]
+        at += len(asked.operations)
+        deleted = sum(one.response_delete_range.deleted for one in responses)
+        asked.settle(Done(answer.header.revision, deleted))
