@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import resource
 import signal
+from pathlib import Path
 
 import pytest
+
+HERE = Path(__file__).parent
+
+ALONE = {"system", "chaos"}
+"""Packages whose tests each need a good part of the machine: never two of them at once."""
 
 
 def pytest_configure() -> None:
@@ -18,6 +24,14 @@ def pytest_configure() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests go to the same process where there are several: a package's, which share what they set up."""
+    for item in items:
+        package = item.path.relative_to(HERE).parent
+        group = "alone" if package.parts[:1] and package.parts[0] in ALONE else str(package)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
