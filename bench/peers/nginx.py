@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from bench.install import program
 from bench.peers.base import Routes, Running, process_family
 from bench.stage import LOAD_CPUS, PROXY_CPU, Stage, until_accepts
 
+from sourcelair.ceryx.nginx.render import templates
+
 _HEAD = """
 daemon off;
+pcre_jit on;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log crit;
 worker_processes {workers};
@@ -77,44 +81,65 @@ def upstream(stage: Stage, number: int) -> list[int]:
     return ports
 
 
+Dress = Literal["bare", "simple", "ours"]
+"""Which headers and which access log a static NGINX has: none; the same for a usual request; our very directives."""
+
+_NAMES: dict[Dress, str] = {
+    "bare": "NGINX, one static upstream",
+    "simple": "NGINX, one static upstream, simple headers and log",
+    "ours": "NGINX, one static upstream, our headers and log",
+}
+
+_SIMPLE_HEADERS = """
+        proxy_set_header Host $http_host;
+        proxy_set_header Connection "";
+        proxy_set_header Upgrade "";
+        proxy_set_header Proxy "";
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_set_header X-Forwarded-Host $http_host;
+        proxy_set_header X-Forwarded-Port $server_port;
+        proxy_set_header X-Forwarded-Prefix "";
+        proxy_set_header X-Real-IP $remote_addr;
+        proxy_set_header Forwarded "for=$remote_addr;proto=$scheme";
+"""
+
+
+def _dressed(dress: Dress, log: Path) -> tuple[str, str]:
+    """Return what is for all of HTTP, and what is for the server."""
+    if dress == "bare":
+        return "", 'proxy_set_header Connection "";'
+    if dress == "simple":
+        return f"{_LOG}    access_log {log} bench buffer=64k flush=1s;\n", _SIMPLE_HEADERS
+    made = templates()
+    outer = [made.get_template(f"{name}.conf.j2").render(trusted_proxies=[], shards=1) for name in ("maps", "log")]
+    headers = made.get_template("headers.conf.j2").render(trusted_proxies=[], connection='""', upgrade='""', prefix="")
+    return "    variables_hash_max_size 2048;\n" + "\n".join(outer), made.get_template("access.conf.j2").render(
+        access_log=log
+    ) + headers
+
+
 class Static:
     """NGINX with one upstream for every host, and a pool of connections.
 
     Args:
-        dressed: with the headers and the access log that we give a request, too.
+        dress: with which headers and which access log.
     """
 
     program = ""
     most_routes = 1_000_000
 
-    def __init__(self, *, dressed: bool) -> None:
-        self.dressed = dressed
-        self.name = "NGINX, one static upstream" + (", our headers and log" if dressed else "")
+    def __init__(self, dress: Dress) -> None:
+        self.dress = dress
+        self.name = _NAMES[dress]
 
     def start(self, stage: Stage, routes: Routes) -> Running:
         """Start it; of the routes only the first target counts."""
         folder, port = stage.folder("nginx"), stage.free_port()
         target = next(iter(routes.values()))
-        head = _HEAD.format(folder=folder, workers=1)
-        log, headers = "", ""
-        if self.dressed:
-            log = _LOG + f"    access_log {folder}/access.log bench buffer=64k flush=1s;\n"
-            headers = """
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade "";
-            proxy_set_header Proxy "";
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $http_host;
-            proxy_set_header X-Forwarded-Port $server_port;
-            proxy_set_header X-Forwarded-Prefix "";
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header Forwarded "for=$remote_addr;proto=$scheme";
-"""
-        text = (
-            head
-            + log
-            + f"""
+        outer, inner = _dressed(self.dress, folder / "access.log")
+        text = f"""{_HEAD.format(folder=folder, workers=1)}
+{outer}
     upstream target {{
         server 127.0.0.1:{target};
         keepalive 64;
@@ -122,13 +147,12 @@ class Static:
     }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+{inner}
         location / {{
             proxy_http_version 1.1;
-            proxy_set_header Connection "";{headers}
             proxy_pass http://target;
         }}
     }}
 }}
 """
-        )
         return serve(stage, folder, text, [port], (PROXY_CPU,))

@@ -267,7 +267,7 @@ async def test_who_changed_it_is_in_the_events(life: Life) -> None:
     seen: set[tuple[str | None, str | None]] = set()
     last = await life.client.put("demo", "blog", ServerInput(spec=Spec(driver="mock"), enabled=False))
     async with asyncio.timeout(5):
-        async for event in await follow(life.service.context, Identity(kind="admin"), 0):
+        async for [event] in await follow(life.service.context, Identity(kind="admin"), 0):
             if event.server is not None:
                 seen.add((event.server.state, event.server.actor))
             if event.revision == last.revision:

@@ -186,7 +186,7 @@ async def test_events_tell_of_it(life: Life) -> None:
     created = await life.create()
     await life.client.put_owner("demo", LONG)
     events = await follow(life.service.context, Identity(kind="admin"), created.revision)
-    event = await anext(events)
+    [event] = await anext(events)
     await events.aclose()
     assert event.server is not None and event.server.policy.sleep.stop_after == 3600
 

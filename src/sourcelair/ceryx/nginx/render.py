@@ -79,6 +79,20 @@ def _listen(address: str) -> str:
     return f"[{parsed}]:{port}" if parsed.version == 6 else f"{parsed}:{port}"
 
 
+def templates() -> jinja2.Environment:
+    """Return the templates of which the configuration is made."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - this is no HTML; paths are quoted, all else is numbers
+    )
+    environment.filters["quoted"] = quoted
+    environment.filters["path"] = checked_path
+    return environment
+
+
 def render(
     settings: Settings,
     program: Program,
@@ -101,15 +115,6 @@ def render(
     Raises:
         InvalidInput: a setting can't be used.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - this is no HTML; paths are quoted, all else is numbers
-    )
-    environment.filters["quoted"] = quoted
-    environment.filters["path"] = checked_path
     values: dict[str, Any] = {
         "modules": program.modules,
         "lua": HERE / "lua",
@@ -144,7 +149,7 @@ def render(
         "orphans": list(orphans),
         "stall": float(stall),
     }
-    return environment.get_template("nginx.conf.j2").render(values)
+    return templates().get_template("nginx.conf.j2").render(values)
 
 
 def fingerprint(config: str, program: Program) -> str:
