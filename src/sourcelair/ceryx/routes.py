@@ -159,7 +159,7 @@ class Routes:
         most = self._store.most_operations
         if most is None or len(writes) <= most:
             return await self._write_together(writes, manager, capacity)
-        self._check_room((await self._plan(writes, await self._read(writes), manager)).growth, capacity)
+        self._check_room((await self._plan_by_memory(writes, manager)).growth, capacity)
         revision, created, number = 0, True, 0
         for at in range(0, len(writes), most):
             try:
@@ -211,12 +211,7 @@ class Routes:
 
     async def _try(self, writes: Sequence[RouteWrite], manager: str | None, capacity: int | None) -> Written | None:
         """Read, check and write once; return None if another write came between."""
-        plan = None
-        if (known := self._recall(writes)) is not None:
-            with contextlib.suppress(PreconditionFailed, Conflict):  # nothing is refused on the word of a memory
-                plan = await self._plan(writes, known, manager)
-        if plan is None:
-            plan = await self._plan(writes, await self._read(writes), manager)
+        plan = await self._plan_by_memory(writes, manager)
         self._check_room(plan.growth, capacity)
         if not plan.changes:  # of other stores' keys, a revision may be higher than any that the nodes hear of
             return Written(self.revision, created=False)
@@ -240,6 +235,13 @@ class Routes:
                 f"The smallest proxy node has room for {capacity} routes for certain, and {self.count} are there: "
                 "raise route_table_bytes on the nodes, or delete routes."
             )
+
+    async def _plan_by_memory(self, writes: Sequence[RouteWrite], manager: str | None) -> _Plan:
+        """Plan by what is remembered of the routes, where that is known of all; nothing is refused on its word."""
+        if (known := self._recall(writes)) is not None:
+            with contextlib.suppress(PreconditionFailed, Conflict):
+                return await self._plan(writes, known, manager)
+        return await self._plan(writes, await self._read(writes), manager)
 
     async def _plan(self, writes: Sequence[RouteWrite], known: Sequence[_Known], manager: str | None) -> _Plan:
         compares, operations, growth, changes = list[Compare](), list[Operation](), 0, False

@@ -127,6 +127,27 @@ async def test_behind_a_fence_all_are_refused(etcd: EtcdCluster, store: EtcdStor
     await fenced.close()
 
 
+async def test_many_reads_are_few_calls(store: EtcdStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets what it asked for, and somebody who gives up takes nobody along."""
+    await store.transact([], [Put(f"/{number}", b"%d" % number) for number in range(0, MAX_TXN_OPS)])
+    calls, call = list[object](), store._cluster.call
+
+    async def counted(method: object, request: object, **options: bool) -> object:
+        calls.append(method)
+        return await call(method, request, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(store._cluster, "call", counted)
+    tasks = [asyncio.create_task(store.get(f"/{number}")) for number in range(2 * MAX_TXN_OPS + 1)]
+    await asyncio.sleep(0)
+    tasks[7].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found.pop(7), asyncio.CancelledError)
+    values = [None if entry is None else entry.value for entry in found if not isinstance(entry, BaseException)]
+    wanted = [b"%d" % number for number in range(MAX_TXN_OPS) if number != 7]
+    assert values == [*wanted, *[None] * (MAX_TXN_OPS + 1)]
+    assert len(calls) == 3
+
+
 async def test_all_of_them_wait_for_a_member(etcd: EtcdCluster, store: EtcdStore) -> None:
     """It is gone when they come, and they are written once it is back."""
     etcd.members[0].kill()

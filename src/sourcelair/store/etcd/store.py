@@ -27,6 +27,7 @@ from sourcelair.store.etcd import rpc_pb2 as rpc
 from sourcelair.store.etcd.address import EtcdAddress
 from sourcelair.store.etcd.cluster import COMPACT, GRANT, KEEP_ALIVE, RANGE, REVOKE, Cluster, Interrupted
 from sourcelair.store.etcd.keys import Keys
+from sourcelair.store.etcd.reads import Reads
 from sourcelair.store.etcd.transactions import MAX_TXN_OPS, Done, Transactions
 from sourcelair.store.etcd.watching import watch
 from sourcelair.store.limits import MAX_INTEGER, check_key, check_text, check_transaction
@@ -65,6 +66,7 @@ class EtcdStore:
         self._cluster = Cluster(address)
         self._keys = Keys(f"{address.prefix}/{name}")
         condition = None if fence is None else fence.store._keys.condition(fence.key, fence.revision)
+        self._reads = Reads(self._cluster)
         self._transactions = Transactions(self._cluster, self._keys, condition, fence.lost if fence else _unheard)
         self._closing = asyncio.Event()
 
@@ -85,9 +87,8 @@ class EtcdStore:
 
     async def get(self, key: str) -> Entry | None:
         """See `Store.get`."""
-        request = rpc.RangeRequest(key=self._keys.of(check_key(key)))
-        found = (await self._cluster.call(RANGE, request, repeatable=True)).kvs
-        return self._keys.entry(found[0]) if found else None
+        found = await self._reads.get(self._keys.of(check_key(key)))
+        return None if found is None else self._keys.entry(found)
 
     async def list(self, prefix: str, *, revision: int | None = None, start_after: str = "", limit: int = 0) -> Page:
         """See `Store.list`."""
@@ -191,6 +192,7 @@ class EtcdStore:
         self._closing.set()
         await asyncio.sleep(0)  # watches that wait end by themselves
         await self._transactions.finish()
+        await self._reads.finish()
         await self._cluster.close()
 
 

@@ -1,4 +1,4 @@
-"""Transactions, as many in one as come together: what comes while one is under way waits for its end, and goes at once.
+"""Transactions, as many in one as come together.
 
 A commit costs three members a sync each, and ourselves a call; so a hundred callers pay for one together, and one alone
 waits for nobody. Each keeps its own conditions: where they do not hold, the others go on without it.
@@ -6,10 +6,7 @@ waits for nobody. Each keeps its own conditions: where they do not hold, the oth
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 
 from sourcelair.errors import LairError, OutOfSpace, Unavailable
@@ -17,6 +14,7 @@ from sourcelair.store.base import Compare, CompareFailed, Operation, Put
 from sourcelair.store.etcd import rpc_pb2 as rpc
 from sourcelair.store.etcd.cluster import RANGE, TXN, Cluster
 from sourcelair.store.etcd.keys import Keys
+from sourcelair.store.etcd.together import Asked, Together
 
 MAX_TXN_OPS = 128
 """What etcd takes in one transaction unless its `--max-txn-ops` says otherwise."""
@@ -33,13 +31,12 @@ class Done:
     deleted: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+@dataclass(slots=True)
+class _Asked(Asked[Done]):
     """A caller's transaction."""
 
     compares: tuple[Compare, ...]
     operations: tuple[Operation, ...]
-    answer: asyncio.Future[Done]
 
     @property
     def keys(self) -> set[str]:
@@ -48,15 +45,6 @@ class _Asked:
     @property
     def size(self) -> int:
         return sum(len(one.value) for one in self.operations if isinstance(one, Put))
-
-    def refuse(self, error: Exception) -> None:
-        if not self.answer.done():
-            # Each caller has its own, to which it may add.
-            self.answer.set_exception(copy(error) if isinstance(error, LairError) else error)
-
-    def settle(self, done: Done) -> None:
-        if not self.answer.done():
-            self.answer.set_result(done)
 
 
 class Transactions:
@@ -76,35 +64,25 @@ class Transactions:
         self._keys = keys
         self._fences = [] if fence is None else [fence]
         self._lost = lost
-        self._waiting = deque[_Asked]()
-        self._work: asyncio.Task[None] | None = None
+        self._together = Together[_Asked]("etcd transactions", self._send_next)
+        self.finish = self._together.finish
 
     async def do(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> Done:
         """Do all operations or none; see `Store.transact`."""
-        asked = _Asked(tuple(compares), tuple(operations), asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
-        if self._work is None:
-            self._work = asyncio.create_task(self._send_all(), name="etcd transactions")
+        asked = _Asked(tuple(compares), tuple(operations))
+        self._together.add(asked)
         return await asked.answer
 
-    async def finish(self) -> None:
-        """Wait until all are answered that were asked for."""
-        while self._work is not None:
-            await asyncio.wait([self._work])
-
-    async def _send_all(self) -> None:
-        try:
-            while group := self._take():
-                await self._send(group)
-        finally:
-            self._work = None
+    async def _send_next(self) -> None:
+        if group := self._take():
+            await self._send(group)
 
     def _take(self) -> list[_Asked]:
         """Take those that may go together, in their order: as many as etcd takes, none with a key of another."""
         group, keys = list[_Asked](), set[str]()
         compares, operations, size = len(self._fences), 0, 0
-        while self._waiting:
-            asked = self._waiting[0]
+        while self._together.waiting:
+            asked = self._together.waiting[0]
             if not asked.answer.done():  # else its caller was cancelled
                 compares, operations = compares + len(asked.compares), operations + len(asked.operations)
                 size += asked.size
@@ -112,7 +90,7 @@ class Transactions:
                     break
                 group.append(asked)
                 keys |= asked.keys
-            self._waiting.popleft()
+            self._together.waiting.popleft()
         return group
 
     async def _send(self, group: list[_Asked]) -> None:
@@ -176,7 +154,7 @@ class Transactions:
                 asked.refuse(CompareFailed(failed.key, actual[failed]))
         if len(going) == len(group):
             raise Unavailable("etcd refused conditions that hold.")
-        self._waiting.extendleft(reversed(going))
+        self._together.waiting.extendleft(reversed(going))
 
     def _operation(self, operation: Operation) -> rpc.RequestOp:
         key = self._keys.of(operation.key)

@@ -1,0 +1,69 @@
+"""Callers that come together: what comes while one call is under way waits for its end, and then goes in one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from sourcelair.errors import LairError
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+
+
+def _future() -> asyncio.Future[Answer]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True)
+class Asked(Generic[Answer]):
+    """What somebody asked for. `answer` is done early where the caller was cancelled."""
+
+    answer: asyncio.Future[Answer] = field(default_factory=_future, init=False)
+
+    def settle(self, found: Answer) -> None:
+        """Answer."""
+        if not self.answer.done():
+            self.answer.set_result(found)
+
+    def refuse(self, error: Exception) -> None:
+        """Answer with an error: each caller has its own, to which it may add."""
+        if not self.answer.done():
+            self.answer.set_exception(copy(error) if isinstance(error, LairError) else error)
+
+
+class Together(Generic[T]):
+    """A queue, and the one task that works on it while there is something.
+
+    Args:
+        name: of the task.
+        send: takes as much of `waiting` as fits into one call, makes it, and answers all callers, with errors too.
+    """
+
+    def __init__(self, name: str, send: Callable[[], Awaitable[None]]) -> None:
+        self.waiting = deque[T]()
+        self._name = name
+        self._send = send
+        self._work: asyncio.Task[None] | None = None
+
+    def add(self, asked: T) -> None:
+        """Put it in the queue."""
+        self.waiting.append(asked)
+        if self._work is None:
+            self._work = asyncio.create_task(self._send_all(), name=self._name)
+
+    async def finish(self) -> None:
+        """Wait until all are answered that were asked for."""
+        while self._work is not None:
+            await asyncio.wait([self._work])
+
+    async def _send_all(self) -> None:
+        try:
+            while self.waiting:
+                await self._send()
+        finally:
+            self._work = None
