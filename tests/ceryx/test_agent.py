@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.ceryx.agents import alive, asleep, eventually, live, make_agent
 from tests.ceryx.conftest import Ceryx, listening, running
 from tests.ceryx.engine import MemoryEngine
 
+from sourcelair.ceryx.models import route_key
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import Route, RouteWrite
 from sourcelair.errors import LairError
@@ -322,6 +324,55 @@ async def test_killed_before_a_deletion_comes_to_nginx(api: Ceryx, tmp_path: Pat
         result = await deleting
         await engine.until(lambda it: sorted(it.routes()) == ["a", "d"])
         assert (await client.withdrawal("i-b", result.revision, until="drained", wait=10)).drained
+
+
+@pytest.mark.parametrize("api", ["there", "away"])
+async def test_without_its_file_an_agent_takes_no_route_off(tmp_path: Path, api: str) -> None:
+    """What NGINX serves stays until the API says what there is; what that does not name goes then."""
+    engine = MemoryEngine()
+    async with running(tmp_path) as ceryx, listening(ceryx) as url:
+        client = ceryx.client()
+        await client.batch([RouteWrite(source=name, route=live(name, instance=f"i-{name}")) for name in "abc"])
+        async with alive(make_agent(tmp_path, url, engine)):
+            await engine.until(lambda it: it.loaded and len(it.routes()) == 3)
+        (tmp_path / "agent" / "routes").unlink()
+        await ceryx.store.delete(route_key("c"))
+        engine.applied.clear()
+        if api == "there":
+            async with alive(make_agent(tmp_path, url, engine)):
+                await engine.until(lambda it: len(it.routes()) == 2)
+            assert [(entry.source, entry.state) for entry in engine.applied] == [("c", "deleted")]
+            return
+    async with alive(agent := make_agent(tmp_path, url, engine)):
+        await eventually(lambda: agent.ready)
+        assert sorted(engine.routes()) == ["a", "b", "c"]
+    assert engine.applied == []
+
+
+async def test_nginx_starts_anew_while_it_is_read_back(api: Ceryx, tmp_path: Path) -> None:
+    """The new one is filled, and not taken for the one that was read."""
+    client, engine = api.client(), MemoryEngine()
+    await client.put_route(live("a"))
+    async with alive(make_agent(tmp_path, api.url, engine)):
+        await engine.until(lambda it: it.loaded)
+    read, loaded = engine.read, list[int]()
+
+    async def restarts(sources: Sequence[str]) -> list[TableEntry | None]:
+        found = await read(sources)
+        engine.read = read  # type: ignore[method-assign]
+        engine.restart()
+        return found
+
+    set_loaded = engine.set_loaded
+
+    async def look(*introduction: str | None) -> None:
+        loaded.append(len(engine.routes()))
+        await set_loaded(*introduction)  # type: ignore[arg-type]
+
+    engine.read, engine.set_loaded = restarts, look  # type: ignore[method-assign, assignment]
+    async with alive(make_agent(tmp_path, api.url, engine)):
+        await eventually(lambda: bool(loaded))
+    assert loaded == [1]
 
 
 async def test_a_newer_agent_ends_the_older_one(api: Ceryx, tmp_path: Path) -> None:

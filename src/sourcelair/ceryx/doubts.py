@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sourcelair.errors import LairError
-from sourcelair.store.base import CompareFailed, Store
+from sourcelair.store.base import Compare, CompareFailed, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,20 @@ class Doubts:
         while self._signs:
             sign = self._signs.pop()  # whoever comes meanwhile must not count it, too
             try:
-                entry = await self._store.get(sign.key)
+                is_there = await self._is_there(sign.key)
             except BaseException as error:
                 self._signs.append(sign)
                 if isinstance(error, LairError):
                     break
                 raise
-            if (entry is not None) == sign.there:
+            if is_there == sign.there:
                 growth += sign.growth
         return growth
+
+    async def _is_there(self, key: str) -> bool:
+        """Ask by a condition, which has its turn after the write if that is still on its way; a read need not have."""
+        try:
+            await self._store.transact([Compare(key, 0)], [])
+        except CompareFailed:
+            return True
+        return False

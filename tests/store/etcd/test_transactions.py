@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from tests.etcd import EtcdCluster, running_etcd
 
-from sourcelair.errors import LairError, Unavailable
+from sourcelair.errors import LairError, OutOfSpace, Unavailable
 from sourcelair.store.base import Compare, CompareFailed, Delete, LeaseNotFound, Put
-from sourcelair.store.etcd import EtcdStore, parse_address
+from sourcelair.store.etcd import EtcdStore, cluster, parse_address, together
 from sourcelair.store.etcd.store import Fence
 from sourcelair.store.etcd.transactions import MAX_TXN_OPS, MOST_BYTES
 
@@ -154,3 +155,139 @@ async def test_all_of_them_wait_for_a_member(etcd: EtcdCluster, store: EtcdStore
     late = [asyncio.create_task(store.put(f"/{number}", b"x")) for number in range(3)]
     etcd.members[0].start()
     assert all([isinstance(await task, int) for task in late])
+
+
+async def test_nobody_waits_for_those_whose_conditions_fail(store: EtcdStore) -> None:
+    """However many of them come again and again: whoever goes once more because of them goes first."""
+    over = asyncio.Event()
+
+    async def fail(number: int) -> None:
+        await asyncio.sleep(0.0007 * number)
+        while not over.is_set():
+            with pytest.raises(CompareFailed):
+                await store.put(f"/{number}", b"", expect=999)
+
+    failing = [asyncio.create_task(fail(number)) for number in range(8)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        for _ in range(10):
+            await store.put("/mine", b"x")
+    over.set()
+    await asyncio.gather(*failing)
+
+
+async def test_what_cannot_be_sent_concerns_one(store: EtcdStore) -> None:
+    """The others are not left waiting."""
+    bad = asyncio.create_task(store.put("/bad", "text"))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        assert await store.put("/good", b"x") > 0
+        with pytest.raises(TypeError):
+            await bad
+
+
+async def test_who_gave_up_while_others_are_sent_alone_writes_nothing(
+    store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that is refused as a whole goes one by one, but for those who have left."""
+    lease = await store.grant_lease(60)
+    await store.revoke_lease(lease)
+    sent, call = asyncio.Event(), store._cluster.call
+
+    async def slow(method: object, request: object, **options: bool) -> object:
+        sent.set()
+        await asyncio.sleep(0.05)
+        return await call(method, request, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(store._cluster, "call", slow)
+    refused = asyncio.create_task(store.put("/lease", b"", lease=lease))
+    leaving = asyncio.create_task(store.put("/late", b"late"))
+    await sent.wait()
+    leaving.cancel()
+    with pytest.raises(LeaseNotFound):
+        await refused
+    await store.put("/after", b"")
+    assert await store.get("/late") is None
+
+
+async def test_a_condition_alone_waits_for_what_is_on_its_way(
+    store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks whether a write was done, though nobody waits for its answer any more, asks after it."""
+    sent, call = asyncio.Event(), store._cluster.call
+
+    async def slow(method: object, request: object, **options: bool) -> object:
+        sent.set()
+        await asyncio.sleep(0.05)
+        return await call(method, request, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(store._cluster, "call", slow)
+    leaving = asyncio.create_task(store.put("/late", b""))
+    await sent.wait()
+    leaving.cancel()
+    with pytest.raises(CompareFailed):
+        await store.transact([Compare("/late", 0)], [])
+
+
+async def test_nobody_waits_longer_than_the_first(
+    etcd: EtcdCluster, store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While etcd is away all are told so after the same time, also those who stand behind others."""
+    for module in (cluster, together):
+        monkeypatch.setattr(module, "PATIENCE", 0.5)
+    await store.put("/one", b"")
+    etcd.members[0].kill()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        results = await asyncio.gather(
+            *(store.put("/one", b"x") for _ in range(20)), store.put("/two", b"x"), store.get("/one"),
+            return_exceptions=True,
+        )  # fmt: skip
+        assert all(isinstance(result, Unavailable) for result in results)
+        assert loop.time() - began < 5
+        assert len({id(result.extra) for result in results if isinstance(result, Unavailable)}) == len(results)
+    finally:
+        etcd.members[0].start()
+        etcd.wait()
+
+
+async def test_it_is_closed_while_others_write(etcd: EtcdCluster) -> None:
+    """They are refused from then on, so that there is an end."""
+    other = EtcdStore(parse_address(etcd.url("/closing")), "store")
+
+    async def write(number: int) -> None:
+        while True:
+            await other.put(f"/{number}", b"")
+
+    writing = [asyncio.create_task(write(number)) for number in range(3)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await other.close()
+        for task in writing:
+            with pytest.raises(Unavailable, match="closed"):
+                await task
+
+
+async def test_what_only_deletes_goes_by_itself(store: EtcdStore) -> None:
+    """What is written may be refused for lack of room: then nobody can tell whether a deletion with it was done."""
+    await store.transact([], [Put(f"/{name}", b"") for name in "abc"])
+    before = await store.revision()
+    await asyncio.gather(store.delete("/a"), store.delete("/b"), store.put("/d", b""), store.delete("/c"))
+    assert await store.revision() == before + 3
+
+
+async def test_a_full_etcd_is_read(tmp_path: Path) -> None:
+    """It takes no transaction then, not even one that only reads; and who writes is refused, all of them."""
+    with running_etcd(tmp_path, 1, "--quota-backend-bytes=1000000") as full:
+        store = EtcdStore(parse_address(full.url("/full")), "store")
+        await store.put("/kept", b"1")
+        with pytest.raises(OutOfSpace):
+            for number in range(100):
+                await store.put(f"/{number}", bytes(100_000))
+        entries = await asyncio.gather(store.get("/kept"), store.get("/0"), store.get("/none"))
+        assert [entry is not None for entry in entries] == [True, True, False]
+        refused = await asyncio.gather(
+            *(store.put(f"/new{number}", b"") for number in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(one, OutOfSpace) for one in refused)
+        await store.close()

@@ -147,6 +147,8 @@ class Engine:
         if not state.loaded:
             await self._table.order_by_depth()
         await self._apply()
+        if (await self._hello()).generation != state.generation:
+            raise EngineGone("NGINX started anew while its table was compared")
         async with self._one:
             await self._control.set_loaded(*self._introduce)
         self.connected = True

@@ -32,7 +32,12 @@ async def read_back(control: TableControl, one: asyncio.Lock, sources: Sequence[
     found = await _read(control, one, sources)
     if (missing := routes - _living(found)) > 0:
         unknown = await _find_unknown(control, one, set(sources), missing)
-        _log.warning("unknown_routes_found", routes=_living(unknown), of=missing, effect="they are deleted")
+        _log.warning(
+            "unknown_routes_found",
+            routes=_living(unknown),
+            of=missing,
+            effect="those that the API does not name are deleted",
+        )
         found += unknown
     return found
 

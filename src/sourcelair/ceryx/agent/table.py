@@ -213,6 +213,18 @@ class NodeTable:
             self.live.setdefault(after.instance, set()).add(after.source)
             self.withdrawn.pop(after.instance, None)
 
+    def _compare(self, found: TableEntry) -> None:
+        """Decide what is wanted where NGINX holds more, or something newer, than is known of."""
+        wanted = self.wanted.get(found.source)
+        if wanted is not None and wanted.revision >= found.revision:
+            return
+        if self.revision < 0:
+            self._hold(found)  # the file may lack it; the API's word is still to come
+            return
+        if wanted is None:
+            self._hold(deleted(found.source, max(found.revision, self.revision)))
+        self._check_revision(found.revision, self.revision if wanted is None else wanted.revision)
+
     async def show_all(self, found: Iterable[TableEntry], *, anew: bool) -> None:
         """Note all that NGINX holds, as it was read back, and find out what differs from what is wanted.
 
@@ -229,13 +241,7 @@ class NodeTable:
                 keep()
             if entry.state == "deleted":
                 continue
-            wanted = self.wanted.get(entry.source)
-            if wanted is None:
-                self._hold(deleted(entry.source, max(entry.revision, self.revision)))
-            elif wanted.revision < entry.revision and self.revision < 0:
-                self._hold(entry)  # the file had no room for it; the API's word is still to come
-            elif wanted.revision < entry.revision:
-                self._check_revision(entry.revision, wanted.revision)
+            self._compare(entry)
             held = self.wanted[entry.source]
             self.shown[entry.source] = entry if differs(held, entry) else held
             self._move(None, self.shown[entry.source])

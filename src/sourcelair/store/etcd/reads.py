@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sourcelair.errors import OutOfSpace, Unavailable
 from sourcelair.store.etcd import rpc_pb2 as rpc
-from sourcelair.store.etcd.cluster import TXN, Cluster
+from sourcelair.store.etcd.cluster import RANGE, TXN, Cluster
 from sourcelair.store.etcd.together import Asked, Together
 from sourcelair.store.etcd.transactions import MAX_TXN_OPS
 
@@ -40,15 +43,20 @@ class Reads:
     async def _send(self) -> None:
         waiting = self._together.waiting
         group = [waiting.popleft() for _ in range(min(len(waiting), MAX_TXN_OPS))]
-        request = rpc.TxnRequest(
-            success=[rpc.RequestOp(request_range=rpc.RangeRequest(key=asked.key)) for asked in group]
-        )
         try:
-            answer = await self._cluster.call(TXN, request, repeatable=True)
+            for asked, found in zip(group, await self._read(group), strict=True):
+                asked.settle(found.kvs[0] if found.kvs else None)
         except Exception as error:
             for asked in group:
                 asked.refuse(error)
-        else:
-            for asked, response in zip(group, answer.responses, strict=True):
-                found = response.response_range.kvs
-                asked.settle(found[0] if found else None)
+            if isinstance(error, Unavailable):
+                self._together.refuse_overdue(error)
+
+    async def _read(self, group: Sequence[_Key]) -> list[rpc.RangeResponse]:
+        ranges = [rpc.RangeRequest(key=asked.key) for asked in group]
+        if len(ranges) > 1:
+            request = rpc.TxnRequest(success=[rpc.RequestOp(request_range=one) for one in ranges])
+            with contextlib.suppress(OutOfSpace):  # a full etcd takes no transaction, not even one that only reads
+                answer = await self._cluster.call(TXN, request, repeatable=True)
+                return [response.response_range for response in answer.responses]
+        return [await self._cluster.call(RANGE, one, repeatable=True) for one in ranges]

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from sourcelair.errors import LairError
+from sourcelair.errors import LairError, Unavailable
+from sourcelair.store.etcd.cluster import PATIENCE
 
-T = TypeVar("T")
 Answer = TypeVar("Answer")
 
 
@@ -19,11 +19,16 @@ def _future() -> asyncio.Future[Answer]:
     return asyncio.get_running_loop().create_future()
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 @dataclass(slots=True)
 class Asked(Generic[Answer]):
-    """What somebody asked for. `answer` is done early where the caller was cancelled."""
+    """What somebody asked for, and when. `answer` is done early where the caller was cancelled."""
 
     answer: asyncio.Future[Answer] = field(default_factory=_future, init=False)
+    since: float = field(default_factory=_now, init=False)
 
     def settle(self, found: Answer) -> None:
         """Answer."""
@@ -33,7 +38,13 @@ class Asked(Generic[Answer]):
     def refuse(self, error: Exception) -> None:
         """Answer with an error: each caller has its own, to which it may add."""
         if not self.answer.done():
-            self.answer.set_exception(copy(error) if isinstance(error, LairError) else error)
+            own = copy(error) if isinstance(error, LairError) else error
+            if isinstance(own, LairError):
+                own.extra = dict(own.extra)
+            self.answer.set_exception(own)
+
+
+T = TypeVar("T", bound=Asked[Any])
 
 
 class Together(Generic[T]):
@@ -49,15 +60,24 @@ class Together(Generic[T]):
         self._name = name
         self._send = send
         self._work: asyncio.Task[None] | None = None
+        self._closed = False
 
     def add(self, asked: T) -> None:
-        """Put it in the queue."""
+        """Put it in the queue. Raises Unavailable: the store is closed."""
+        if self._closed:
+            raise Unavailable("The store in etcd is closed.")
         self.waiting.append(asked)
         if self._work is None:
             self._work = asyncio.create_task(self._send_all(), name=self._name)
 
+    def refuse_overdue(self, error: Unavailable) -> None:
+        """Refuse those who have waited as long as anybody has to: etcd was asked for all of that time."""
+        while self.waiting and self.waiting[0].since + PATIENCE <= _now():
+            self.waiting.popleft().refuse(error)
+
     async def finish(self) -> None:
-        """Wait until all are answered that were asked for."""
+        """Take no more, and wait until all are answered that were asked for."""
+        self._closed = True
         while self._work is not None:
             await asyncio.wait([self._work])
 
@@ -67,3 +87,5 @@ class Together(Generic[T]):
                 await self._send()
         finally:
             self._work = None
+            while self.waiting:  # the event loop ends
+                self.waiting.popleft().refuse(Unavailable("The store in etcd is closed."))

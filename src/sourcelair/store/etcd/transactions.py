@@ -46,6 +46,11 @@ class _Asked(Asked[Done]):
     def size(self) -> int:
         return sum(len(one.value) for one in self.operations if isinstance(one, Put))
 
+    @property
+    def writes(self) -> bool:
+        """Tell whether it needs room. Of what is refused for lack of it only a value shows whether it was done."""
+        return any(isinstance(one, Put) for one in self.operations)
+
 
 class Transactions:
     """All transactions of one store.
@@ -74,11 +79,12 @@ class Transactions:
         return await asked.answer
 
     async def _send_next(self) -> None:
-        if group := self._take():
-            await self._send(group)
+        group = self._take()
+        while group:
+            group = await self._send(group)
 
     def _take(self) -> list[_Asked]:
-        """Take those that may go together, in their order: as many as etcd takes, none with a key of another."""
+        """Take those that may go together, in their order: as many as etcd takes, of one kind, no two with one key."""
         group, keys = list[_Asked](), set[str]()
         compares, operations, size = len(self._fences), 0, 0
         while self._together.waiting:
@@ -86,58 +92,76 @@ class Transactions:
             if not asked.answer.done():  # else its caller was cancelled
                 compares, operations = compares + len(asked.compares), operations + len(asked.operations)
                 size += asked.size
-                if group and (max(compares, operations) > MAX_TXN_OPS or size > MOST_BYTES or asked.keys & keys):
+                is_too_much = max(compares, operations) > MAX_TXN_OPS or size > MOST_BYTES
+                if group and (is_too_much or asked.keys & keys or asked.writes != group[0].writes):
                     break
                 group.append(asked)
                 keys |= asked.keys
             self._together.waiting.popleft()
         return group
 
-    async def _send(self, group: list[_Asked]) -> None:
-        demands = [
-            *self._fences,
-            *(self._keys.condition(one.key, one.mod_revision) for asked in group for one in asked.compares),
-        ]
-        request = rpc.TxnRequest(
+    async def _send(self, group: list[_Asked]) -> list[_Asked]:
+        """Answer all but those who have to go once more, now and before anybody else; these are returned."""
+        try:
+            answer = await self._cluster.call(
+                TXN, self._request(group), repeatable=not any(a.operations for a in group)
+            )
+            if not answer.succeeded:
+                return self._refuse(group, [response.response_range for response in answer.responses])
+            _settle(group, answer)
+        except OutOfSpace as error:
+            await self._settle_in_doubt(group, error)
+        except Unavailable as error:
+            for asked in group:
+                asked.refuse(error)
+            self._together.refuse_overdue(error)
+        except Exception as error:
+            if len(group) > 1:  # perhaps because of one of them
+                await self._send_each(group)
+            else:
+                group[0].refuse(error)
+        return []
+
+    async def _send_each(self, group: list[_Asked]) -> None:
+        for asked in group:
+            if asked.answer.done():  # its caller was cancelled meanwhile
+                continue
+            await self._send([asked])
+            error = asked.answer.exception() if asked.answer.done() and not asked.answer.cancelled() else None
+            if isinstance(error, Unavailable):
+                for other in group:
+                    other.refuse(error)
+
+    def _request(self, group: list[_Asked]) -> rpc.TxnRequest:
+        compares = (self._keys.condition(one.key, one.mod_revision) for asked in group for one in asked.compares)
+        demands = [*self._fences, *compares]
+        return rpc.TxnRequest(
             compare=demands,
             success=[self._operation(one) for asked in group for one in asked.operations],
             failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=one.key, keys_only=True)) for one in demands],
         )
-        try:
-            answer = await self._cluster.call(TXN, request, repeatable=not request.success)
-            if answer.succeeded:
-                _settle(group, answer)
-            else:
-                self._refuse(group, [response.response_range for response in answer.responses])
-        except OutOfSpace as error:
-            for asked in group:
-                await self._settle_in_doubt(asked, error)
-        except Unavailable as error:
-            for asked in group:
+
+    async def _settle_in_doubt(self, group: list[_Asked], error: OutOfSpace) -> None:
+        """Look whether each was done: whoever crosses the quota is refused after it was written."""
+        for asked in group:
+            put = next((one for one in asked.operations if isinstance(one, Put)), None)
+            if put is None or asked.answer.done():
                 asked.refuse(error)
-        except Exception as error:  # perhaps because of one of them: each by itself
-            for asked in group:
-                if len(group) > 1:
-                    await self._send([asked])
-                else:
-                    asked.refuse(error)
-
-    async def _settle_in_doubt(self, asked: _Asked, error: OutOfSpace) -> None:
-        """Look whether it was done: whoever crosses the quota is refused after it was written."""
-        put = next((one for one in asked.operations if isinstance(one, Put)), None)
-        try:
-            if put is not None:
-                request = rpc.RangeRequest(key=self._keys.of(put.key))
+                continue
+            request = rpc.RangeRequest(key=self._keys.of(put.key))
+            try:
                 found = (await self._cluster.call(RANGE, request, repeatable=True)).kvs
-                if found and found[0].value == put.value:
-                    asked.settle(Done(found[0].mod_revision, 0))
-                    return
-        except LairError as unanswered:
-            asked.refuse(unanswered)
-        asked.refuse(error)
+            except Exception as unanswered:
+                for other in group:
+                    other.refuse(unanswered)
+                return
+            if found and found[0].value == put.value:
+                asked.settle(Done(found[0].mod_revision, 0))
+            else:
+                asked.refuse(error)
 
-    def _refuse(self, group: list[_Asked], found: Sequence[rpc.RangeResponse]) -> None:
-        """Refuse those whose conditions do not hold; the others go once more."""
+    def _refuse(self, group: list[_Asked], found: Sequence[rpc.RangeResponse]) -> list[_Asked]:
+        """Refuse those whose conditions do not hold, and return the others, whose conditions did."""
         revisions = [one.kvs[0].mod_revision if one.kvs else 0 for one in found]
         if self._fences and revisions.pop(0) != self._fences[0].mod_revision:
             error = Unavailable("Another control plane has taken over: nothing was written.")
@@ -154,7 +178,7 @@ class Transactions:
                 asked.refuse(CompareFailed(failed.key, actual[failed]))
         if len(going) == len(group):
             raise Unavailable("etcd refused conditions that hold.")
-        self._together.waiting.extendleft(reversed(going))
+        return [asked for asked in going if not asked.answer.done()]
 
     def _operation(self, operation: Operation) -> rpc.RequestOp:
         key = self._keys.of(operation.key)
