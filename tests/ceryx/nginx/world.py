@@ -224,6 +224,14 @@ class Proxy:
     async def count(self, instance: str) -> InstanceCounts:
         return (await self.control.counts([instance]))[0]
 
+    async def drained(self, instance: str) -> None:
+        """Wait until nothing is in flight: a request is counted as over just after its answer has been sent."""
+
+        async def is_so() -> bool:
+            return (await self.count(instance)).in_flight == 0
+
+        await until(is_so)
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port, limit=LIMIT)
 
