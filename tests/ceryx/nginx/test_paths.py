@@ -167,7 +167,8 @@ async def test_a_full_table_refuses_a_path_and_nothing_is_left_of_it(start_proxy
         "/x/../docs", "/x/%2e%2e/docs", "/x/..%2fdocs", "/x/.%2E/docs/", "/./docs", "/docs/../x", "/docs/..", "/docs/.",
         "/docs/%2e%2e/%2e%2e/x", "/docs%2f..%2fx", "/..;/docs", "/docs/..;a=b/x", "/x//../docs", "//docs", "///docs/x",
         "/%2fdocs", "/docs%2fx", "/docs%5cx", "/docs\\x", "\\docs", "/\\docs", "/docs;v=1/x", "/docs%3bv=1", "/docs#/x",
-        "/docs%2Fapi", "/x\\..\\docs", "/x%5c..%5cdocs",
+        "/docs%2Fapi", "/x\\..\\docs", "/x%5c..%5cdocs", "/;%2fapi/docs", "/;%2f%61pi/docs", "/;v\\x/docs",
+        "/%3b%5Cx/docs",
     ],
 )  # fmt: skip
 async def test_what_leads_to_two_routes_is_refused(proxy: Proxy, serve: Serve, path: str) -> None:

@@ -33,10 +33,20 @@ local function read_literally(path)
     return (gsub(path, "[^%w%-._~!$&'()*+,=:@/%%]", encode))
 end
 
+-- What not everybody takes for a slash, an escaped one, is a backslash, as which that is written too.
+local function decode_softly(digits)
+    local character = decode(digits)
+    return character == "/" and "\\" or character
+end
+
 -- As free as apps are known to be: an escaped slash and a backslash are slashes, several are one, a segment ends at a
--- semicolon, and the path at a "#".
+-- semicolon, and the path at a "#". nil where none is the freest: with such a slash behind a semicolon, as in "/;%2Fa/b",
+-- the segment ends at the one for some, and at the other for others.
 local function read_freely(path)
-    path = gsub(gsub(path, "#.*", ""), "%%(%x%x)", decode)
+    path = gsub(gsub(path, "#.*", ""), "%%(%x%x)", decode_softly)
+    if find(path, ";[^/]*\\") then
+        return nil
+    end
     path = gsub(gsub(path, "\\", "/"), ";[^/]*", "")
     path = gsub(path, "//+", "/")
     if find(path .. "/", "/%.%.?/") then
@@ -46,7 +56,7 @@ local function read_freely(path)
 end
 
 -- Returns the two readings of a request target's path, which nearly always are one. The second is nil where it has dot
--- segments: browsers send none.
+-- segments, or a slash that not all take for one behind a semicolon: browsers send none.
 function _M.readings(target)
     local question = find(target, "?", 1, true)
     local path = question and sub(target, 1, question - 1) or target
