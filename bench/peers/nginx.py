@@ -113,10 +113,9 @@ def _dressed(dress: Dress, log: Path) -> tuple[str, str]:
         return f"{_LOG}    access_log {log} bench buffer=64k flush=1s;\n", _SIMPLE_HEADERS
     made = templates()
     outer = [made.get_template(f"{name}.conf.j2").render(trusted_proxies=[], shards=1) for name in ("maps", "log")]
+    access = made.get_template("access.conf.j2").render(access_log=log)
     headers = made.get_template("headers.conf.j2").render(trusted_proxies=[], connection='""', upgrade='""', prefix="")
-    return "    variables_hash_max_size 2048;\n" + "\n".join(outer), made.get_template("access.conf.j2").render(
-        access_log=log
-    ) + headers
+    return "\n".join(["    variables_hash_max_size 2048;", *outer]), access + headers
 
 
 class Static:

@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:  # the command line imports this module too, and must start fast
     from fastapi import FastAPI, Request
@@ -51,6 +52,12 @@ class LairError(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.extra = extra
+
+    def another(self) -> Self:
+        """Return the same error for another caller, who may add to it."""
+        other = copy(self)
+        other.extra = dict(self.extra)
+        return other
 
     def problem(self) -> dict[str, Any]:
         """Return the RFC 9457 object: `type`, `title`, `status`, `detail` and the extra members."""

@@ -50,6 +50,18 @@ async def alive(agent: Agent) -> AsyncIterator[asyncio.Task[None]]:
         await agent.client.close()
 
 
+class Standstill:
+    """Where an engine's hook stands still, until it may go on. Who is cancelled meanwhile was killed there."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, _: object) -> None:
+        self.reached.set()
+        await self.go.wait()
+
+
 async def eventually(condition: Callable[[], bool], timeout: float = 10) -> None:
     async with asyncio.timeout(timeout):
         while not condition():

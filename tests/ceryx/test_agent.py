@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.ceryx.agents import alive, asleep, eventually, live, make_agent
+from tests.ceryx.agents import Standstill, alive, asleep, eventually, live, make_agent
 from tests.ceryx.conftest import Ceryx, listening, running
 from tests.ceryx.engine import MemoryEngine
 
@@ -260,17 +260,12 @@ async def test_killed_around_an_apply(api: Ceryx, tmp_path: Path, point: str) ->
     """Between journal and apply, or between apply and report: the next agent ends where the API is."""
     client, engine = api.client(), MemoryEngine()
     await client.put_route(live("a", instance="i1"))
-    reached, forever = asyncio.Event(), asyncio.Event()
-
-    async def stop(entries: object) -> None:
-        reached.set()
-        await forever.wait()
-
+    stop = Standstill()
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
         setattr(engine, point, stop)
         write = asyncio.create_task(client.batch([RouteWrite(source="a", route=asleep("a"))]))
-        await reached.wait()
+        await stop.reached.wait()
     setattr(engine, point, None)
     async with alive(make_agent(tmp_path, api.url, engine)):
         result = await write
@@ -283,12 +278,7 @@ async def test_killed_around_an_apply(api: Ceryx, tmp_path: Path, point: str) ->
 async def test_killed_before_the_apply_with_the_api_down(tmp_path: Path) -> None:
     """The journal has the withdrawal that NGINX never got: the next agent brings it, without the API."""
     engine = MemoryEngine()
-    reached, forever = asyncio.Event(), asyncio.Event()
-
-    async def stop(entries: object) -> None:
-        reached.set()
-        await forever.wait()
-
+    stop = Standstill()
     async with running(tmp_path) as ceryx, listening(ceryx) as url:
         client = ceryx.client()
         await client.put_route(live("a", instance="i1"))
@@ -296,7 +286,7 @@ async def test_killed_before_the_apply_with_the_api_down(tmp_path: Path) -> None
             await engine.until(lambda it: it.loaded)
             engine.before_apply = stop
             await client.put_route(asleep("a"))
-            await reached.wait()
+            await stop.reached.wait()
     engine.before_apply = None
     assert engine.table["a"].state == "live"
     async with alive(make_agent(tmp_path, url, engine)):
@@ -307,17 +297,12 @@ async def test_killed_before_a_deletion_comes_to_nginx(api: Ceryx, tmp_path: Pat
     """The journal no longer names the route that NGINX still has: the next agent finds it, and makes its promises."""
     client, engine = api.client(), MemoryEngine()
     await client.batch([RouteWrite(source=name, route=live(name, instance=f"i-{name}")) for name in "abcd"])
-    reached, forever = asyncio.Event(), asyncio.Event()
-
-    async def stop(entries: object) -> None:
-        reached.set()
-        await forever.wait()
-
+    stop = Standstill()
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
         engine.before_apply = stop
         deleting = asyncio.create_task(client.batch([RouteWrite(source=name, route=None) for name in "bc"]))
-        await reached.wait()
+        await stop.reached.wait()
     engine.before_apply = None
     assert sorted(engine.routes()) == ["a", "b", "c", "d"]
     async with alive(make_agent(tmp_path, api.url, engine)):
@@ -390,17 +375,12 @@ async def test_a_burst_collapses_to_the_newest(api: Ceryx, tmp_path: Path) -> No
     """While NGINX is slow, many changes of a source become one."""
     client, engine = api.client(), MemoryEngine()
     await client.put_route(live("a"))
-    reached, go = asyncio.Event(), asyncio.Event()
-
-    async def wait(entries: object) -> None:
-        reached.set()
-        await go.wait()
-
+    stop = Standstill()
     async with alive(make_agent(tmp_path, api.url, engine)):
         await engine.until(lambda it: it.loaded)
-        engine.before_apply = wait
+        engine.before_apply = stop
         writes = [asyncio.create_task(client.put_route(live("a", 9000)))]
-        await reached.wait()
+        await stop.reached.wait()
         writes += [asyncio.create_task(client.put_route(live("a", 9001 + n))) for n in range(30)]
         await eventually(lambda: api.service.routes.count == 1)
         last = 0
@@ -408,7 +388,7 @@ async def test_a_burst_collapses_to_the_newest(api: Ceryx, tmp_path: Path) -> No
             last = (await client.get_route("a")).revision - 2
             await asyncio.sleep(0.002)
         engine.applied.clear()
-        go.set()
+        stop.go.set()
         await asyncio.gather(*writes)
         assert len(engine.applied) <= 4
         assert engine.table["a"].revision == (await client.get_route("a")).revision

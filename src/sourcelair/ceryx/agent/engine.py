@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from sourcelair.ceryx.agent.batches import BATCH, batches
 from sourcelair.ceryx.agent.journal import Journal
 from sourcelair.ceryx.agent.readback import read_back
 from sourcelair.ceryx.agent.refusals import MOST_TRIED, Refusals
@@ -22,9 +23,6 @@ from sourcelair.pacing import in_steps, keep
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
-
-BATCH = 500
-"""Entries, or instances, in one control call."""
 
 CHECK = 0.25
 """Seconds between looks whether NGINX is still the same, while there is nothing else to tell it."""
@@ -202,8 +200,8 @@ class Engine:
     async def _apply(self) -> None:
         """Bring all that is dirty now to NGINX; what comes meanwhile is for the next round."""
         goal, refused = self._table.revision, 0
-        for at, chunk in enumerate(_chunks(list(self._table.dirty)), 1):
-            entries = [self._table.wanted[source] for source in chunk if source in self._table.dirty]
+        for at, batch in enumerate(batches(list(self._table.dirty)), 1):
+            entries = [self._table.wanted[source] for source in batch if source in self._table.dirty]
             self._journal.append(entries, self._table.names)
             refused += await self._tell(entries, refused)
             if at * BATCH % MANY == 0:
@@ -269,9 +267,9 @@ class Engine:
         """
         found = list[InstanceCounts]()
         try:
-            for chunk in _chunks(instances):
+            for batch in batches(instances):
                 async with self._one:
-                    found += await self._control.counts(chunk)
+                    found += await self._control.counts(batch)
         except EngineGone:
             self._lost()
             raise
@@ -313,8 +311,3 @@ class Engine:
         for instance in gone:
             self._table.withdrawn.pop(instance, None)
         return gone
-
-
-def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(items), BATCH):
-        yield items[at : at + BATCH]

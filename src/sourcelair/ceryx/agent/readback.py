@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from sourcelair.ceryx.agent.batches import BATCH, batches
 from sourcelair.ceryx.table import TableControl, TableEntry
 from sourcelair.telemetry import get_logger
 
 _log = get_logger(__name__)
-
-BATCH = 500
-"""Sources in one control call."""
 
 WIDER = 8
 """How many times more of the table is looked through at once when the last time around did not show all of it."""
@@ -44,9 +42,9 @@ async def read_back(control: TableControl, one: asyncio.Lock, sources: Sequence[
 
 async def _read(control: TableControl, one: asyncio.Lock, sources: Sequence[str]) -> list[TableEntry]:
     found = list[TableEntry]()
-    for at in range(0, len(sources), BATCH):
+    for batch in batches(sources):
         async with one:
-            found += [entry for entry in await control.read(sources[at : at + BATCH]) if entry is not None]
+            found += [entry for entry in await control.read(batch) if entry is not None]
     return found
 
 

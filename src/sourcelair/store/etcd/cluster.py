@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from copy import copy
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -67,6 +66,11 @@ GRANT = Method("Lease/LeaseGrant", rpc.LeaseGrantRequest, rpc.LeaseGrantResponse
 REVOKE = Method("Lease/LeaseRevoke", rpc.LeaseRevokeRequest, rpc.LeaseRevokeResponse)
 KEEP_ALIVE = Method("Lease/LeaseKeepAlive", rpc.LeaseKeepAliveRequest, rpc.LeaseKeepAliveResponse)
 AUTHENTICATE = Method("Auth/Authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse)
+
+
+def closed() -> Unavailable:
+    """Return what everybody is told who comes too late."""
+    return Unavailable("The store in etcd is closed.")
 
 
 class Interrupted(Exception):
@@ -134,7 +138,7 @@ class Cluster:
             try:
                 token = await asyncio.shield(self._authenticating)
             except LairError as error:
-                raise copy(error) from error  # each caller has its own, to which it may add
+                raise error.another() from error
         return (NEEDS_LEADER, ("token", token))
 
     async def _authenticate(self) -> str:
@@ -142,7 +146,7 @@ class Cluster:
         try:
             answer = await self._ask(AUTHENTICATE, request, repeatable=True, metadata=(NEEDS_LEADER,))
         except asyncio.CancelledError as error:  # by `close` alone
-            raise Unavailable("The store in etcd is closed.") from error
+            raise closed() from error
         self._token = answer.token
         return answer.token
 
@@ -169,7 +173,7 @@ class Cluster:
             Exception: what etcd's refusal means, see `errors`.
         """
         if self._closed:
-            raise Unavailable("The store in etcd is closed.")
+            raise closed()
         self._under_way += 1
         self._idle.clear()
         try:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from sourcelair.errors import LairError, Unavailable
-from sourcelair.store.etcd.cluster import PATIENCE
+from sourcelair.store.etcd.cluster import PATIENCE, closed
 
 Answer = TypeVar("Answer")
 
@@ -36,12 +35,9 @@ class Asked(Generic[Answer]):
             self.answer.set_result(found)
 
     def refuse(self, error: Exception) -> None:
-        """Answer with an error: each caller has its own, to which it may add."""
+        """Answer with an error; others may get the same."""
         if not self.answer.done():
-            own = copy(error) if isinstance(error, LairError) else error
-            if isinstance(own, LairError):
-                own.extra = dict(own.extra)
-            self.answer.set_exception(own)
+            self.answer.set_exception(error.another() if isinstance(error, LairError) else error)
 
 
 T = TypeVar("T", bound=Asked[Any])
@@ -65,7 +61,7 @@ class Together(Generic[T]):
     def add(self, asked: T) -> None:
         """Put it in the queue. Raises Unavailable: the store is closed."""
         if self._closed:
-            raise Unavailable("The store in etcd is closed.")
+            raise closed()
         self.waiting.append(asked)
         if self._work is None:
             self._work = asyncio.create_task(self._send_all(), name=self._name)
@@ -88,4 +84,4 @@ class Together(Generic[T]):
         finally:
             self._work = None
             while self.waiting:  # the event loop ends
-                self.waiting.popleft().refuse(Unavailable("The store in etcd is closed."))
+                self.waiting.popleft().refuse(closed())
