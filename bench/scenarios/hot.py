@@ -30,6 +30,9 @@ SLICE = 1.0
 ROUNDS = 5
 """Turns of each proxy."""
 
+CLOSE_ROUNDS = 4 * ROUNDS
+"""Turns of those that are close to one another, where a promise is a ratio of two of them."""
+
 ASKED = 1000
 """Hosts that are asked for, in turn; they lie all over the table."""
 
@@ -41,6 +44,7 @@ BUSY = 0.9
 
 BARE, SIMPLE, DRESSED = Static("bare"), Static("simple"), Static("ours")
 LAIR, MAP = Lair, HaproxyMap
+CLOSE = (DRESSED, SIMPLE, BARE, LAIR, MAP)
 
 
 @dataclass
@@ -101,6 +105,11 @@ def start(place: Stage, peers: Sequence[Peer], routes: Routes) -> dict[str, Runn
             sys.stderr.write(f"bench: hot: starting {peer.name} with {len(routes):,} routes\n")
             running[peer.name] = peer.start(place, routes)
     return running
+
+
+def among(running: Mapping[str, Running], peers: Sequence[Peer | type[Peer]]) -> dict[str, Running]:
+    """Return those of them that run."""
+    return {peer.name: running[peer.name] for peer in peers if peer.name in running}
 
 
 Turn = Callable[[int], wrk.Load]
@@ -181,14 +190,14 @@ class Hot:
         if check:
             _check(report)
             return report
-        rounds = 1 if short else ROUNDS
-        _routes(report, rounds, 20_000 if short else 1_000_000)
-        _many_targets(report, rounds)
+        rounds, more = (1, 1) if short else (ROUNDS, CLOSE_ROUNDS)
+        _routes(report, rounds, more, 20_000 if short else 1_000_000)
+        _many_targets(report, rounds, more)
         _sockets(report, rounds)
         return report
 
 
-def _routes(report: Report, rounds: int, most: int) -> None:
+def _routes(report: Report, rounds: int, more: int, most: int) -> None:
     """Measure more and more routes: one host that is asked for, and then a thousand all over the table."""
     growth = {}
     for number in (1, 100, 10_000, most):
@@ -199,7 +208,12 @@ def _routes(report: Report, rounds: int, most: int) -> None:
             seen = compare(running, asking(place, one), rounds)
             report.tables.append(table(f"{number:,} routes, one host is asked for, {SMALL}", seen))
             if number == 10_000:
-                _promises(report, seen)
+                report.bars = sorted(
+                    ((name, each.middle) for name, each in seen.items() if each.cpu), key=lambda bar: bar[1]
+                )
+                close = compare(among(running, CLOSE), asking(place, one), more)
+                report.tables.append(table(f"{number:,} routes, the same, those that are close in more turns", close))
+                _promises(report, close)
                 for title, question in (
                     (LARGE, replace(one, path="/large")),
                     (POST, replace(one, body_bytes=10_000)),
@@ -208,8 +222,7 @@ def _routes(report: Report, rounds: int, most: int) -> None:
                     report.tables.append(table(f"{number:,} routes, one host is asked for, {title}", seen))
             if number >= 100:
                 many = wrk.Question(sample(routes, ASKED))
-                some = {name: proxy for name, proxy in running.items() if name in {LAIR.name, MAP.name, DRESSED.name}}
-                seen = compare(some, asking(place, many), rounds)
+                seen = compare(among(running, (DRESSED, LAIR, MAP)), asking(place, many), more)
                 growth[number] = seen
                 report.tables.append(table(f"{number:,} routes, {len(many.hosts):,} hosts are asked for in turn", seen))
     # Beside what needs no table: that the machine is slower now is no growth.
@@ -218,7 +231,6 @@ def _routes(report: Report, rounds: int, most: int) -> None:
 
 
 def _promises(report: Report, seen: Mapping[str, Seen]) -> None:
-    report.bars = sorted(((name, each.middle) for name, each in seen.items() if each.cpu), key=lambda bar: bar[1])
     dressed, haproxy = (ratio(seen, LAIR.name, other) for other in (DRESSED.name, MAP.name))
     simple, bare = (ratio(seen, LAIR.name, other.name) for other in (SIMPLE, BARE))
     report.promises += [
@@ -233,15 +245,18 @@ def _promises(report: Report, seen: Mapping[str, Seen]) -> None:
     )
 
 
-def _many_targets(report: Report, rounds: int) -> None:
+def _many_targets(report: Report, rounds: int, more: int) -> None:
     number = 2000
     with stage() as place:
         targets = upstream(place, number)
         routes = {**hosts(10_000, targets[:1]), **hosts(number, targets)}
         running = start(place, all_peers(), routes)
-        seen = compare(running, asking(place, wrk.Question(names(number))), rounds)
+        question = wrk.Question(names(number))
+        seen = compare(running, asking(place, question), rounds)
         report.tables.append(table(f"10,000 routes, {number:,} live targets, {SMALL}", seen))
-        many = ratio(seen, LAIR.name, DRESSED.name)
+        close = compare(among(running, (DRESSED, LAIR)), asking(place, question), more)
+        report.tables.append(table(f"{number:,} live targets, those that are close in more turns", close))
+        many = ratio(close, LAIR.name, DRESSED.name)
         report.promises.append(("2,000 live targets: <= 1.8 x NGINX's with one", f"{many:.2f}", many <= 1.8))
 
 

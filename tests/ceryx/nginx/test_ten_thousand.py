@@ -25,14 +25,10 @@ PER_REQUEST = 64 << 10
 """Bytes of NGINX's memory that one held request may cost."""
 
 
-def memory(pids: list[str]) -> int:
+def memory(pids: list[int]) -> int:
     """The bytes that these processes have to themselves; what they share is counted once."""
     rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
     return 1024 * sum(int(found) for text in rollups for found in re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE))
-
-
-def workers(proxy: Proxy) -> list[str]:
-    return Path(f"/proc/{proxy.engine.pid}/task/{proxy.engine.pid}/children").read_text().split()
 
 
 @asynccontextmanager
@@ -70,7 +66,7 @@ async def test_ten_thousand_held_on_one_dead_server(start_proxy: StartProxy, wak
         await proxy.put("sleeping.localhost", waker=waker.url)
         server = await serve()
         await proxy.live("awake.localhost", server)
-        pids = workers(proxy)
+        pids = proxy.workers()
 
         async def are_held(wanted: int) -> bool:
             return (await proxy.control.hello(1)).held == wanted
@@ -102,7 +98,7 @@ async def test_ten_thousand_held_on_one_dead_server(start_proxy: StartProxy, wak
         await proxy.live(HOST, server, "i-3")
         assert (await read_head(reader)).status == 200, "places that were left are free again"
         writer.close()
-        assert workers(proxy) == pids
+        assert proxy.workers() == pids
         assert proxy.errors() == []
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

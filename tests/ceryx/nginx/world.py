@@ -232,6 +232,12 @@ class Proxy:
 
         await until(is_so)
 
+    def workers(self) -> list[int]:
+        """Return the process ids of NGINX's workers."""
+        return [
+            int(pid) for pid in Path(f"/proc/{self.engine.pid}/task/{self.engine.pid}/children").read_text().split()
+        ]
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port, limit=LIMIT)
 

@@ -30,6 +30,12 @@ CONNECT_TIMEOUT = 30
 
 MOST_CONNECTIONS = 32768
 
+ROWS_PER_WORKER, SPARE_ROWS = 8, 16
+"""Rows of counts: a worker has one, until it is known to be dead, and after a reload those of before have theirs."""
+
+BYTES_PER_INSTANCE, MOST_COUNTED = 256, 1 << 18
+"""What the name of a counted instance takes in shared memory, at most; and how many are counted at the same time."""
+
 _UNSAFE = set('"\\$;?{}\n\r')
 
 
@@ -115,6 +121,7 @@ def render(
     Raises:
         InvalidInput: a setting can't be used.
     """
+    counts_bytes = max(8 << 20, settings.route_table_bytes // 4)
     values: dict[str, Any] = {
         "modules": program.modules,
         "lua": HERE / "lua",
@@ -130,7 +137,9 @@ def render(
         "shutdown_timeout": SHUTDOWN_TIMEOUT,
         "route_table_bytes": settings.route_table_bytes,
         "details_bytes": max(4 << 20, settings.route_table_bytes // 4),
-        "counts_bytes": max(8 << 20, settings.route_table_bytes // 4),
+        "counts_bytes": counts_bytes,
+        "count_rows": ROWS_PER_WORKER * settings.nginx_workers + SPARE_ROWS,
+        "count_columns": min(MOST_COUNTED, counts_bytes // BYTES_PER_INSTANCE),
         "shards": SHARDS,
         "listen": _listen(settings.listen),
         "trusted_proxies": [_network(text) for text in settings.trusted_proxies],

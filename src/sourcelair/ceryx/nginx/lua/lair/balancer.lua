@@ -1,5 +1,6 @@
 -- The hot path: look the host up, count, look up again, set the peer. Between look-up and count another worker may
--- withdraw the target and read a count of zero; the second look-up sees that, and the request waits at the gate.
+-- withdraw the target and read a count of zero; the second look-up sees that, and the request waits at the gate. For a host
+-- that was asked for before, what it had then stands for the first look-up.
 
 local ngx_balancer = require "ngx.balancer"
 local config = require "lair.config"
@@ -24,7 +25,12 @@ local ROBOT, IDLE = counts.ROBOT, counts.IDLE
 -- Ends a balancer call that was the second: that one must not try again, and DECLINED would.
 local NO_LIVE_UPSTREAM = -3
 
+local MOST_REMEMBERED = 20000    -- hosts
+
 local _M = {}
+
+-- Host -> the entry by which its last request was counted, where nothing but the host decides on that.
+local remembered, remembered_count = {}, 0
 
 -- Returns the bits under which a request for a route with settings of its own is counted.
 local function own_bits(id, own, instance)
@@ -35,8 +41,58 @@ local function own_bits(id, own, instance)
     return bits
 end
 
+local function linger()
+    if config.stall > 0 then
+        config.linger()
+    end
+end
+
+-- Counts a request to an entry's instance, and looks at the route again. Returns whether it has this entry still.
+local function count(id, entry, source, bits)
+    if not counts.start(entry, bits) then
+        return false
+    end
+    if routes.raw(source) ~= entry.value or not counts.is_right() then
+        counts.undo(entry, bits)
+        return false
+    end
+    inflight[id] = entry
+    if bits ~= 0 then
+        inflight_bits[id] = bits
+    end
+    return true
+end
+
+local function remember(host, entry)
+    if remembered[host] == nil then
+        if remembered_count >= MOST_REMEMBERED then
+            remembered, remembered_count = {}, 0
+        end
+        remembered_count = remembered_count + 1
+    end
+    remembered[host] = entry
+end
+
+-- Counts it by the entry that the host had the last time. Returns that, or nil where it is another one by now, or where
+-- there is more to look at.
+local function claim_again(id, host, tls)
+    local entry = remembered[host]
+    if not entry or entry.tls ~= tls or by_id[id] or waiting[host] then
+        return nil
+    end
+    if not counts.has_place(entry) then
+        return nil  -- who was forgotten gets no new place, only what the route says now
+    end
+    linger()
+    return count(id, entry, host, visitor.bits()) and entry or nil
+end
+
 -- Returns the entry to which the request was counted, or nil: it must go to the gate.
 function _M.claim(id, host, tls)
+    local last = claim_again(id, host, tls)
+    if last then
+        return last
+    end
     local value, source, name = routes.find(host)
     if not value then
         return nil
@@ -56,25 +112,16 @@ function _M.claim(id, host, tls)
     if (crowd or record) and not gate.may_pass(record, crowd) then
         return nil
     end
-    if config.stall > 0 then
-        config.linger()
-    end
+    linger()
     if own and ways.must_move(own, record) then
         return nil
     end
-    local wanted = own and own_bits(id, own, entry.instance) or visitor.bits()
-    if not counts.start(entry, wanted) then
+    if not count(id, entry, source, own and own_bits(id, own, entry.instance) or visitor.bits()) then
         flows.close(id)
         return nil
     end
-    if routes.raw(source) ~= value then
-        counts.undo(entry, wanted)
-        flows.close(id)
-        return nil
-    end
-    inflight[id] = entry
-    if wanted ~= 0 then
-        inflight_bits[id] = wanted
+    if source == host and not own and not entry.enforce_https and entry.flags < routes.PATHS then
+        remember(host, entry)
     end
     return entry
 end

@@ -1,73 +1,87 @@
 -- How many requests every instance was sent, and how many have ended: two numbers that only grow, per worker. What is in
 -- flight is the difference, so whoever reads `ended` before `started` can never read too few.
 --
--- Each worker writes only its own numbers. What a dead one had in flight is over; what it sent stays in the totals.
+-- Each worker writes only its own numbers (see cells.lua). What a dead one had in flight is over; what it sent stays in the
+-- totals.
 
-local dictionary = ngx.shared.lair_counts
+local cells = require "lair.cells"
 local config = require "lair.config"
 local workers = require "lair.workers"
+
+local numbers = cells.numbers
 
 -- What is counted apart. IDLE: a stream that keeps nothing awake by being open; with ROBOT too it is no open robot,
 -- so that nothing is taken off twice.
 local ROBOT, STREAM, IDLE = 1, 2, 4
 
+-- Where in a cell the pairs lie: how many began, and after it how many have ended.
+local ALL, ROBOTS, STREAMS, IDLES = 0, 2, 4, 6
+
 local _M = { ROBOT = ROBOT, STREAM = STREAM, IDLE = IDLE }
 
-local function key(number, kind, instance)
-    return number .. kind .. instance
+local era = cells.era()
+
+local function add(at, amount)
+    numbers[at] = numbers[at] + amount
 end
 
--- Adds one to a number of this worker, and makes the pair when it is the first. Returns false when there is no room:
--- a request that can't be counted must not be sent.
-local function add_first(started, ended)
-    local ok, reason = dictionary:safe_add(ended, 0)
-    if not ok and reason ~= "exists" then
+-- Finds where this worker counts the requests to an entry's instance. Returns whether there is room for that.
+local function find_cell(entry)
+    local row = cells.own_row()
+    local column = row and (cells.column(entry.instance) or cells.new_column(entry.instance))
+    if not column then
         return false
     end
-    ok, reason = dictionary:safe_add(started, 1)
-    if not ok and reason == "exists" then
-        return dictionary:incr(started, 1) ~= nil
-    end
-    return ok
+    entry.cell, entry.era = cells.at(row, column), era
+    return true
 end
 
-local function keys_of(entry)
-    local number, instance = workers.number, entry.instance
-    entry.started, entry.ended = key(number, ":s:", instance), key(number, ":e:", instance)
-    return entry.started
+-- Tells whether this worker knows where requests to an entry's instance are counted.
+function _M.has_place(entry)
+    return not entry.instance or entry.era == cells.era()
 end
 
--- Counts a request that is about to be sent. `bits`: ROBOT, STREAM, IDLE. Returns whether there was room for that.
+-- Counts a request that is about to be sent. `bits`: ROBOT, STREAM, IDLE. Returns whether there was room for that: a
+-- request that can't be counted must not be sent.
+--
+-- Here and below: whoever reads takes robots and streams off all requests. What is to be taken off is never seen without what
+-- it is taken off from, so it is written later when it begins, and earlier when it ends.
 function _M.start(entry, bits)
+    era = cells.era()
     if not entry.instance then
         return true
     end
-    local started = entry.started or keys_of(entry)
-    if not dictionary:incr(started, 1) and not add_first(started, entry.ended) then
+    if entry.era ~= era and not find_cell(entry) then
         return false
     end
+    local cell = entry.cell
+    add(cell + ALL, 1)
     if bits % 2 == ROBOT then
-        add_first(key(workers.number, ":rs:", entry.instance), key(workers.number, ":re:", entry.instance))
+        cells.barrier()
+        add(cell + ROBOTS, 1)
     end
     return true
 end
 
--- Counts a stream whose answer has begun: before that it is a request like any other, which nobody may cut. Returns
--- the bits under which it is counted from now on.
+-- Tells whether what was counted last went to the right instance. To be asked after the second look at the route: its
+-- instance may have been forgotten before that, and another one may be counted there now.
+function _M.is_right()
+    return cells.era() == era
+end
+
+-- Counts a stream whose answer has begun: before that it is a request like any other, which nobody may cut.
 function _M.begin_stream(entry, bits)
     if not entry.instance then
-        return bits
+        return
     end
-    local number, instance = workers.number, entry.instance
-    -- Idle are taken off what is in flight by whoever reads: what has no room for that is not.
-    if bits >= IDLE and not add_first(key(number, ":is:", instance), key(number, ":ie:", instance)) then
-        bits = bits - IDLE
+    if bits >= IDLE then
+        if bits % 2 == ROBOT then
+            add(entry.cell + ROBOTS + 1, 1)
+            cells.barrier()
+        end
+        add(entry.cell + IDLES, 1)
     end
-    if bits >= IDLE and bits % 2 == ROBOT then
-        dictionary:incr(key(number, ":re:", instance), 1)
-    end
-    add_first(key(number, ":ss:", instance), key(number, ":se:", instance))
-    return bits
+    add(entry.cell + STREAMS, 1)
 end
 
 -- Takes a count back: the request was not sent after all.
@@ -75,10 +89,11 @@ function _M.undo(entry, bits)
     if not entry.instance then
         return
     end
-    dictionary:incr(entry.started, -1)
     if bits % 2 == ROBOT then
-        dictionary:incr(key(workers.number, ":rs:", entry.instance), -1)
+        add(entry.cell + ROBOTS, -1)
+        cells.barrier()
     end
+    add(entry.cell + ALL, -1)
 end
 
 -- Counts the end of a request that was sent. `is_stream`: it had begun as a stream.
@@ -86,101 +101,108 @@ function _M.finish(entry, bits, is_stream)
     if not entry.instance then
         return
     end
-    local is_idle = is_stream and bits >= IDLE
-    if is_idle then
-        dictionary:incr(key(workers.number, ":ie:", entry.instance), 1)
-    end
-    dictionary:incr(entry.ended, 1)
-    if bits == 0 then
-        return
-    end
-    if bits % 2 == ROBOT and not is_idle then
-        dictionary:incr(key(workers.number, ":re:", entry.instance), 1)
-    end
-    if is_stream then
-        dictionary:incr(key(workers.number, ":se:", entry.instance), 1)
-    end
-end
-
--- Returns what is open and what was ever sent, of one kind, by living workers and by dead ones.
-local function sum(living, dead, instance, started_kind, ended_kind)
-    local open, total = 0, dictionary:get(key(0, started_kind, instance)) or 0
-    for _, number in ipairs(living) do
-        local ended = dictionary:get(key(number, ended_kind, instance)) or 0
-        local started = dictionary:get(key(number, started_kind, instance)) or 0
-        open, total = open + started - ended, total + started
-    end
-    for _, number in ipairs(dead) do
-        local started = dictionary:get(key(number, started_kind, instance))
-        if started then
-            total = total + started
-            if not add_first(key(0, started_kind, instance), key(0, ended_kind, instance)) then
-                break
-            end
-            dictionary:incr(key(0, started_kind, instance), started - 1)
-            dictionary:delete(key(number, started_kind, instance))
-            dictionary:delete(key(number, ended_kind, instance))
+    local cell = entry.cell
+    if bits ~= 0 then
+        local is_idle = is_stream and bits >= IDLE
+        if is_idle then
+            add(cell + IDLES + 1, 1)
         end
+        if bits % 2 == ROBOT and not is_idle then
+            add(cell + ROBOTS + 1, 1)
+        end
+        if is_stream then
+            add(cell + STREAMS + 1, 1)
+        end
+        cells.barrier()
     end
-    return open, total
+    add(cell + ALL + 1, 1)
 end
 
--- Returns how many idle streams of each worker had started, to be given to `idle_since` after everything else was read.
-local function idle_started(living, instance)
-    local started = {}
-    for at, number in ipairs(living) do
-        started[at] = dictionary:get(key(number, ":is:", instance)) or 0
+-- Returns the sum of one number of all rows: those of dead workers too, whose requests are still in the totals.
+local function sum(column, kind, rows)
+    local all = 0
+    for row = 0, rows do
+        all = all + numbers[cells.at(row, column) + kind]
     end
-    return started
+    return all
 end
 
--- Returns how many idle streams were open all the time since `started` was read. Whoever takes them off what was in
--- flight meanwhile never gets too few: each of them was counted there.
-local function idle_since(started, living, dead, instance)
+-- Returns one number of each worker's row.
+local function each(column, kind, rows)
+    local list = {}
+    for row = 1, rows do
+        list[row] = numbers[cells.at(row, column) + kind]
+    end
+    return list
+end
+
+-- Returns how many idle streams were open all the time since `began` was read, by `each`. Whoever takes them off what was
+-- in flight meanwhile never gets too few: each of them was counted there.
+local function idle_since(began, column)
     local open = 0
-    for at, number in ipairs(living) do
-        open = open + math.max(0, started[at] - (dictionary:get(key(number, ":ie:", instance)) or 0))
-    end
-    for _, number in ipairs(dead) do
-        dictionary:delete(key(number, ":is:", instance))
-        dictionary:delete(key(number, ":ie:", instance))
+    for row, number in ipairs(began) do
+        open = open + math.max(0, number - numbers[cells.at(row, column) + IDLES + 1])
     end
     return open
 end
 
-local function census()
-    local living, dead = {}, {}
-    for number = 1, workers.count() do
-        local list = workers.is_alive(number) and living or dead
-        list[#list + 1] = number
+-- Between two readings, of which the second must not come first.
+local function pass()
+    if config.stall > 0 then
+        config.linger()
     end
-    local orphans = 0
+    cells.barrier()
+end
+
+-- Returns how many workers of an earlier master still run: each may hold a request to any instance.
+local function orphans()
+    local number = 0
     for _, orphan in ipairs(config.orphans) do
         if workers.process_lives(orphan[1], orphan[2]) then
-            orphans = orphans + 1
+            number = number + 1
         end
     end
-    return living, dead, orphans
+    return number
+end
+
+-- What is read in which order: see `start`.
+local ENDED, BEGAN = { ALL + 1, ROBOTS + 1, STREAMS + 1 }, { ROBOTS, STREAMS, ALL }
+
+-- Reads these numbers of all columns. Returns a list of tables with their sums; nil for those that are no column.
+local function read(kinds, columns, rows)
+    local found = {}
+    for at, column in ipairs(columns) do
+        local sums = column and {} or nil
+        for _, kind in ipairs(sums and kinds or {}) do
+            sums[kind] = sum(column, kind, rows)
+        end
+        found[at] = sums
+    end
+    return found
 end
 
 -- Returns {in flight, streams, total, robots, robots in flight, idle streams} for each instance. Called under the
--- control lock.
+-- control lock. A worker that begins after the rows were counted sees every change that was made before.
 -- A worker of an earlier master that still runs may hold a request to any instance: it counts as one in flight.
 function _M.read(instances)
-    local living, dead, orphans = census()
-    local found = {}
+    cells.reap()
+    local rows, orphaned, columns, idle_began = cells.rows(), orphans(), {}, {}
     for at, instance in ipairs(instances) do
-        local idle = idle_started(living, instance)
-        if config.stall > 0 then
-            config.linger()
-        end
-        local open, total = sum(living, dead, instance, ":s:", ":e:")
-        local streams = sum(living, dead, instance, ":ss:", ":se:")
-        local robots_open, robots = sum(living, dead, instance, ":rs:", ":re:")
-        if config.stall > 0 then
-            config.linger()
-        end
-        found[at] = { open + orphans, streams, total, robots, robots_open, idle_since(idle, living, dead, instance) }
+        columns[at] = cells.column(instance) or false
+        idle_began[at] = columns[at] and each(columns[at], IDLES, rows)
+    end
+    pass()
+    local ended = read(ENDED, columns, rows)
+    pass()
+    local began = read(BEGAN, columns, rows)
+    pass()
+    local found = {}
+    for at, column in ipairs(columns) do
+        local b, e = began[at], ended[at]
+        found[at] = not column and { orphaned, 0, 0, 0, 0, 0 } or {
+            b[ALL] - e[ALL + 1] + orphaned, b[STREAMS] - e[STREAMS + 1], b[ALL], b[ROBOTS], b[ROBOTS] - e[ROBOTS + 1],
+            idle_since(idle_began[at], column),
+        }
     end
     return found
 end
@@ -188,19 +210,20 @@ end
 -- Drops the counts of instances that have nothing in flight, and returns which. Called under the control lock, and for
 -- instances without a route only: so what is not in flight now will not be.
 function _M.forget(instances)
-    local living, dead, orphans = census()
-    local forgotten = {}
+    cells.reap()
+    local rows, forgotten = cells.rows(), {}
+    if orphans() > 0 then
+        return forgotten
+    end
     for _, instance in ipairs(instances) do
-        if orphans + sum(living, dead, instance, ":s:", ":e:") == 0 then
-            for number = 0, workers.count() do
-                -- What has ended goes first: a worker that begins to count meanwhile, and takes it back, makes both anew.
-                for _, kind in ipairs { ":e:", ":s:", ":re:", ":rs:", ":se:", ":ss:", ":ie:", ":is:" } do
-                    dictionary:delete(key(number, kind, instance))
-                end
-            end
+        local column = cells.column(instance)
+        local ended = column and sum(column, ALL + 1, rows)
+        cells.barrier()
+        if not column or sum(column, ALL, rows) == ended then
             forgotten[#forgotten + 1] = instance
         end
     end
+    cells.give_back(forgotten)
     return forgotten
 end
 

@@ -301,7 +301,7 @@ local function begin_stream(id)
     end
     local kind = ngx.status == 200 and ngx.header["Content-Type"]
     if ngx.status == 101 or kind and tostring(kind):find("text/event-stream", 1, true) == 1 then
-        records.bits[id] = counts.begin_stream(entry, bits)
+        counts.begin_stream(entry, bits)
         records.streams[id] = true
     end
 end

@@ -8,18 +8,22 @@ local PAUSE = 0.001    -- seconds between attempts
 
 local _M = {}
 
+-- Which of the locks is the one: the first whose holder has not died. A dead one's is never opened again, so that of all who
+-- find him dead at once only one gets the next.
+local turn = 1
+
 -- Calls a function under the lock and returns what it returns.
 function _M.with(action, ...)
-    while not state:safe_add("lock", workers.number) do
-        local owner = state:get("lock")
-        if owner and owner ~= workers.number and not workers.is_alive(owner) then
-            state:delete("lock")
+    while not state:safe_add("lock " .. turn, workers.number) do
+        local owner = state:get("lock " .. turn)
+        if owner and not workers.is_alive(owner) then
+            turn = turn + 1
         else
             ngx.sleep(PAUSE)
         end
     end
     local results = { pcall(action, ...) }
-    state:delete("lock")
+    state:delete("lock " .. turn)
     if not results[1] then
         error(results[2], 0)
     end

@@ -21,7 +21,7 @@ local PATHS = matches.PATHS    -- the first of the flags that the table keeps it
 local FLAGS = 64             -- added to the flags, so that they are a printable character
 local MOST_PARSED = 20000    -- parsed values that a worker keeps
 
-local _M = { ENFORCE_HTTPS = ENFORCE_HTTPS, TLS = TLS, OWN = OWN, WILDCARD = WILDCARD }
+local _M = { ENFORCE_HTTPS = ENFORCE_HTTPS, TLS = TLS, OWN = OWN, PATHS = PATHS, WILDCARD = WILDCARD }
 
 local parsed, parsed_count = {}, 0
 local loaded = false

@@ -4,7 +4,7 @@
 local _M = {}
 
 local MODULES = {
-    "addresses", "answers", "balancer", "below", "calls", "changes", "config", "control", "counts", "crowds",
+    "addresses", "answers", "balancer", "below", "calls", "cells", "changes", "config", "control", "counts", "crowds",
     "endings", "flows", "gate", "handover", "json", "lock", "matches", "page", "paths", "prefer", "prefixes", "quiet",
     "records", "request", "routes", "settings", "tables", "tombstones", "visitor", "wakers", "windows", "workers",
 }

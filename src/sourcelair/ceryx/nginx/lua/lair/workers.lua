@@ -5,11 +5,13 @@ local state = ngx.shared.lair_state
 
 local _M = { number = 0 }
 
--- Returns the start time of a process in clock ticks after boot, as text; nil when it is gone.
+local NO_ROOM = { [12] = true, [23] = true, [24] = true }    -- ENOMEM, ENFILE, EMFILE
+
+-- Returns the start time of a process in clock ticks after boot, as text; nil when it is gone; "?" when that can't be told.
 local function start_time(pid)
-    local file = io.open("/proc/" .. pid .. "/stat")
+    local file, _, code = io.open("/proc/" .. pid .. "/stat")
     if not file then
-        return nil
+        return NO_ROOM[code] and "?" or nil
     end
     local line = file:read("*a")
     file:close()
@@ -28,13 +30,18 @@ local function start_time(pid)
 end
 
 function _M.process_lives(pid, start)
-    return start_time(pid) == tostring(start)
+    local found = start_time(pid)
+    return found == tostring(start) or found == "?"    -- whoever is taken for dead loses the counts of its requests
 end
 
+-- Until this has succeeded the number is 0, and nothing is counted or sent.
 function _M.register()
-    _M.number = assert(state:incr("workers", 1, 0))
     local pid = ngx.worker.pid()
-    assert(state:safe_set("worker:" .. _M.number, pid .. " " .. assert(start_time(pid))))
+    local start = start_time(pid)
+    assert(start and start ~= "?", "can't tell when this worker was started: /proc can't be read")
+    local number = assert(state:incr("workers", 1, 0))
+    assert(state:safe_set("worker:" .. number, pid .. " " .. start))
+    _M.number = number
 end
 
 function _M.is_alive(number)
