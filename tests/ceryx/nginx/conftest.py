@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 import pytest
 from tests.ceryx.nginx.world import Proxy, Server, Waker, app
 
+from sourcelair.ceryx.nginx import render
+
 
 class Serve(Protocol):
     async def __call__(self, server: Server | None = None, port: int = 0) -> Server: ...
@@ -17,6 +20,27 @@ class Serve(Protocol):
 
 class StartProxy(Protocol):
     async def __call__(self, *, stall: float = 0.0, **settings: Any) -> Proxy: ...
+
+
+class ChangeLua(Protocol):
+    def __call__(self, file: str, before: str, after: str) -> None: ...
+
+
+@pytest.fixture
+def change_lua(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ChangeLua:
+    """Change a part of a copy of the Lua code, which is used by engines that start after that."""
+    own = tmp_path / "own"
+    shutil.copytree(render.HERE / "lua", own / "lua")
+    shutil.copytree(render.HERE / "templates", own / "templates")
+    monkeypatch.setattr(render, "HERE", own)
+
+    def change(file: str, before: str, after: str) -> None:
+        path = own / "lua" / "lair" / file
+        text = path.read_text()
+        assert text.count(before) == 1
+        path.write_text(text.replace(before, after))
+
+    return change
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import os
 import signal
 
 import pytest
-from tests.ceryx.nginx.conftest import Serve, StartProxy
+from tests.ceryx.nginx.conftest import ChangeLua, Serve, StartProxy
 from tests.ceryx.nginx.world import Message, Proxy, Server, answer, app, until
 
 from sourcelair.ceryx.nginx import render
-from sourcelair.ceryx.table import TableEntry
+from sourcelair.ceryx.table import EngineGone, TableEntry
 from sourcelair.client.ceryx import InstanceCounts
 
 pytestmark = pytest.mark.anyio
@@ -115,7 +115,7 @@ async def test_a_reload_with_other_sizes_is_refused(proxy: Proxy, serve: Serve) 
     await proxy.live("a", await serve())
     await proxy.request("a")
     configuration, before = proxy.directory / "nginx.conf", proxy.workers()
-    configuration.write_text(configuration.read_text().replace("count_columns = ", "count_columns = 1"))
+    configuration.write_text(configuration.read_text().replace(' sizes = "', ' sizes = "1'))
     assert proxy.engine.pid is not None
     os.kill(proxy.engine.pid, signal.SIGHUP)
     log = proxy.directory / "logs" / "error.log"
@@ -158,6 +158,49 @@ async def test_a_route_of_a_host_that_changed_is_looked_at_anew(proxy: Proxy, se
     assert {(await proxy.request("a", path="/docs/x")).body for _ in range(4)} == {b"two"}
     await proxy.live("a", servers[1], "i-2", enforce_https=True)
     assert {(await proxy.request("a")).status for _ in range(4)} == {301}
+
+
+@pytest.mark.parametrize("when", ["true", "value:byte() == 78"], ids=["each time", "at the withdrawal"])
+async def test_who_writes_the_table_is_killed_before_he_says_so(
+    start_proxy: StartProxy, serve: Serve, change_lua: ChangeLua, when: str
+) -> None:
+    """What was remembered is void all the same, and an agent that finds the table right writes nothing."""
+    write = "    local ok, reason = dictionary:safe_set(source, value)\n"
+    change_lua("versions.lua", write, f"{write}    if {when} then return ok end\n")
+    proxy = await start_proxy()
+    await proxy.open()
+    server = await serve()
+    await proxy.live("a", server)
+    await asyncio.gather(*(proxy.request("a") for _ in range(20)))
+    await proxy.put("a")
+    assert {answer.status for answer in await asyncio.gather(*(proxy.request("a") for _ in range(20)))} == {503}
+    assert len(server.requests) == 20
+    await proxy.live("a", server, "i-2")
+    assert (await proxy.request("a")).status == 200
+    await proxy.drained("i-2")
+    assert await numbers(proxy, "i-1") == (0, 20, 0)
+
+
+async def test_who_tells_of_a_path_is_killed_half_way(
+    start_proxy: StartProxy, serve: Serve, change_lua: ChangeLua
+) -> None:
+    """The count of the host's paths is raised, the host's entry does not say so: the agent's next try mends that."""
+    change_lua("below.lua", "    local told = matches.with(value, teller.flag, true)\n", KILLED_HALF_WAY)
+    proxy = await start_proxy()
+    await proxy.open()
+    await proxy.live("a", await serve(app("one")), "i-1")
+    with pytest.raises(EngineGone):
+        await proxy.live("a/docs", await serve(app("killed")), "i-2")
+    await proxy.live("a/docs", await serve(app("two")), "i-2")
+    assert (await proxy.request("a", path="/docs")).body == b"two"
+    await proxy.put("a/docs", "deleted")
+    assert (await proxy.request("a", path="/docs")).body == b"one"
+
+
+KILLED_HALF_WAY = """
+    if ngx.shared.lair_state:add("was killed", true) then error("killed") end
+    local told = matches.with(value, teller.flag, true)
+"""
 
 
 async def test_a_row_is_a_living_workers_as_long_as_it_lives(start_proxy: StartProxy, serve: Serve) -> None:

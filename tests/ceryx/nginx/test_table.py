@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import pytest
 from tests.ceryx.agents import alive, make_agent
 from tests.ceryx.conftest import listening, running
-from tests.ceryx.nginx.conftest import Serve, StartProxy
+from tests.ceryx.nginx.conftest import ChangeLua, Serve, StartProxy
 from tests.ceryx.nginx.world import Message, Proxy, Server, answer, until
 
-from sourcelair.ceryx.nginx import render
 from sourcelair.ceryx.sources import MAX_SOURCE
 from sourcelair.ceryx.table import TableEntry
 from sourcelair.client.ceryx import Route
@@ -99,28 +97,14 @@ async def test_the_oldest_come_first(proxy: Proxy) -> None:
     assert await proxy.control.oldest(100) == ["h3", "h4", "h5", "h0", "h1", "h2"]
 
 
-def change_lua(directory: Path, file: str, before: str, after: str) -> None:
-    """Change one line of a copy of the Lua code."""
-    path = directory / "lua" / "lair" / file
-    text = path.read_text()
-    assert text.count(before) == 1
-    path.write_text(text.replace(before, after))
-
-
 @pytest.mark.parametrize("by", ["changes", "hello"])
-async def test_old_tombstones_hold_no_room(
-    start_proxy: StartProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
-) -> None:
+async def test_old_tombstones_hold_no_room(start_proxy: StartProxy, change_lua: ChangeLua, by: str) -> None:
     """As many as were deleted are cleared away with the next changes, and by the agent's looks where none come."""
-    own = tmp_path / "own"
-    shutil.copytree(render.HERE / "lua", own / "lua")
-    shutil.copytree(render.HERE / "templates", own / "templates")
-    change_lua(own, "tombstones.lua", "KEEP = 600 ", "KEEP = 0 ")
+    change_lua("tombstones.lua", "KEEP = 600 ", "KEEP = 0 ")
     if by == "changes":
-        change_lua(own, "control.lua", "BURIED_AT_ONCE = 500 ", "BURIED_AT_ONCE = 0 ")
+        change_lua("control.lua", "BURIED_AT_ONCE = 500 ", "BURIED_AT_ONCE = 0 ")
     else:
-        change_lua(own, "tables.lua", "BURIED_PER_CHANGE = 2 ", "BURIED_PER_CHANGE = 0 ")
-    monkeypatch.setattr(render, "HERE", own)
+        change_lua("tables.lua", "BURIED_PER_CHANGE = 2 ", "BURIED_PER_CHANGE = 0 ")
     proxy = await start_proxy()
     await proxy.open()
     names = [f"h{number}" for number in range(1500)]

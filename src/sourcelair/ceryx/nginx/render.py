@@ -33,6 +33,9 @@ MOST_CONNECTIONS = 32768
 ROWS_PER_WORKER, SPARE_ROWS = 8, 16
 """Rows of counts: a worker has one, until it is known to be dead, and after a reload those of before have theirs."""
 
+MOST_BARRIERS = 64
+"""Dictionaries of which each worker has one for itself; more workers share them."""
+
 BYTES_PER_INSTANCE, MOST_COUNTED = 256, 1 << 18
 """What the name of a counted instance takes in shared memory, at most; and how many are counted at the same time."""
 
@@ -138,6 +141,7 @@ def render(
         "route_table_bytes": settings.route_table_bytes,
         "details_bytes": max(4 << 20, settings.route_table_bytes // 4),
         "counts_bytes": counts_bytes,
+        "barriers": min(MOST_BARRIERS, settings.nginx_workers),
         "count_rows": ROWS_PER_WORKER * settings.nginx_workers + SPARE_ROWS,
         "count_columns": min(MOST_COUNTED, counts_bytes // BYTES_PER_INSTANCE),
         "shards": SHARDS,

@@ -1,17 +1,19 @@
 -- The hot path: look the host up, count, look up again, set the peer. Between look-up and count another worker may
 -- withdraw the target and read a count of zero; the second look-up sees that, and the request waits at the gate. For a host
--- that was asked for before, what it had then stands for the first look-up.
+-- that was asked for before it is enough that its part of the table was not written since.
 
 local ngx_balancer = require "ngx.balancer"
 local config = require "lair.config"
 local counts = require "lair.counts"
 local flows = require "lair.flows"
 local gate = require "lair.gate"
+local mapped = require "lair.mapped"
 local prefixes = require "lair.prefixes"
 local records = require "lair.records"
 local request = require "lair.request"
 local routes = require "lair.routes"
 local settings = require "lair.settings"
+local versions = require "lair.versions"
 local visitor = require "lair.visitor"
 local ways = require "lair.ways"
 
@@ -29,7 +31,7 @@ local MOST_REMEMBERED = 20000    -- hosts
 
 local _M = {}
 
--- Host -> the entry by which its last request was counted, where nothing but the host decides on that.
+-- Host -> {entry, part, version}: by what its last request was counted, where nothing but the host decides on that.
 local remembered, remembered_count = {}, 0
 
 -- Returns the bits under which a request for a route with settings of its own is counted.
@@ -47,6 +49,13 @@ local function linger()
     end
 end
 
+local function note(id, entry, bits)
+    inflight[id] = entry
+    if bits ~= 0 then
+        inflight_bits[id] = bits
+    end
+end
+
 -- Counts a request to an entry's instance, and looks at the route again. Returns whether it has this entry still.
 local function count(id, entry, source, bits)
     if not counts.start(entry, bits) then
@@ -56,35 +65,47 @@ local function count(id, entry, source, bits)
         counts.undo(entry, bits)
         return false
     end
-    inflight[id] = entry
-    if bits ~= 0 then
-        inflight_bits[id] = bits
-    end
+    note(id, entry, bits)
     return true
 end
 
-local function remember(host, entry)
-    if remembered[host] == nil then
+-- `version`: of the host's part of the table, read before the last look at it.
+local function remember(host, entry, part, version)
+    if not remembered[host] then
         if remembered_count >= MOST_REMEMBERED then
             remembered, remembered_count = {}, 0
         end
         remembered_count = remembered_count + 1
     end
-    remembered[host] = entry
+    remembered[host] = { entry = entry, part = part, version = version }
 end
 
--- Counts it by the entry that the host had the last time. Returns that, or nil where it is another one by now, or where
--- there is more to look at.
+-- Counts it by what is remembered of the host, and looks whether that is true still. Returns the entry, or nil where it is
+-- not, or where there is more to look at.
 local function claim_again(id, host, tls)
-    local entry = remembered[host]
-    if not entry or entry.tls ~= tls or by_id[id] or waiting[host] then
+    local known = remembered[host]
+    if not known or by_id[id] or waiting[host] then
         return nil
     end
-    if not counts.has_place(entry) then
+    local entry = known.entry
+    if entry.tls ~= tls or not counts.has_place(entry) then
         return nil  -- who was forgotten gets no new place, only what the route says now
     end
+    if versions.of(known.part) ~= known.version then
+        return nil  -- told apart below too: this one spares the old instance a count for each request until the host has a new one
+    end
     linger()
-    return count(id, entry, host, visitor.bits()) and entry or nil
+    local bits = visitor.bits()
+    if not counts.start(entry, bits) then
+        return nil
+    end
+    mapped.barrier()
+    if versions.of(known.part) ~= known.version or not counts.is_right() then
+        counts.undo(entry, bits)
+        return nil
+    end
+    note(id, entry, bits)
+    return entry
 end
 
 -- Returns the entry to which the request was counted, or nil: it must go to the gate.
@@ -112,6 +133,8 @@ function _M.claim(id, host, tls)
     if (crowd or record) and not gate.may_pass(record, crowd) then
         return nil
     end
+    local part = versions.part_of(host)
+    local version = versions.of(part)
     linger()
     if own and ways.must_move(own, record) then
         return nil
@@ -120,8 +143,9 @@ function _M.claim(id, host, tls)
         flows.close(id)
         return nil
     end
-    if source == host and not own and not entry.enforce_https and entry.flags < routes.PATHS then
-        remember(host, entry)
+    local is_plain = source == host and not own and not entry.enforce_https and entry.flags < routes.PATHS
+    if is_plain and version % 2 == 0 then
+        remember(host, entry, part, version)
     end
     return entry
 end

@@ -4,11 +4,12 @@
 
 local matches = require "lair.matches"
 local tombstones = require "lair.tombstones"
+local versions = require "lair.versions"
 
 local dictionary = ngx.shared.lair_routes
 local details = ngx.shared.lair_details
 
-local byte, char, find, sub = string.byte, string.char, string.find, string.sub
+local byte, find, sub = string.byte, string.find, string.sub
 
 local _M = {}
 
@@ -29,10 +30,6 @@ local function count_key(teller)
     return "below:" .. teller.flag .. ":" .. teller.host
 end
 
-local function with_flag(value, change)
-    return sub(value, 1, 1) .. char(byte(value, 2) + change) .. sub(value, 3)
-end
-
 -- Notes that a teller has one more to tell of. Returns whether there is room.
 local function raise(teller, marker)
     local key = count_key(teller)
@@ -40,8 +37,10 @@ local function raise(teller, marker)
     if not details:safe_set(key, count + 1) then
         return false
     end
+    -- Whoever raised the count may have been killed before he wrote the flag: the entry itself says whether it has one.
     local value = dictionary:get(teller.host) or marker
-    if count == 0 and not dictionary:safe_set(teller.host, with_flag(value, teller.flag)) then
+    local told = matches.with(value, teller.flag, true)
+    if told ~= value and not versions.set(teller.host, told) then
         details:delete(key)
         return false
     end
@@ -56,11 +55,11 @@ local function lower(teller)
         return
     end
     details:delete(key)
-    local value = with_flag(dictionary:get(teller.host), -teller.flag)
-    dictionary:safe_set(teller.host, value)
+    local value = matches.with(dictionary:get(teller.host), teller.flag, false)
+    versions.set(teller.host, value)
     if matches.is_deleted(value) and not matches.tells(value) then
         if tonumber(sub(value, 3, 18)) == 0 then
-            dictionary:delete(teller.host)
+            versions.delete(teller.host)
         else
             tombstones.bury_later(teller.host)
         end

@@ -1,56 +1,27 @@
 -- Numbers that every worker reads and only one writes: a row for each worker, a column for each instance, and in every
--- cell of that table the pairs of numbers that counts.lua keeps. It lies in memory that the master maps before it forks,
--- so a worker counts without a lock, and a look at a shared dictionary (which takes one) orders what it did.
+-- cell of that table the pairs of numbers that counts.lua keeps. It lies in mapped memory, so a worker counts without a lock.
 --
 -- A row belongs to a worker until that is known to be dead; the next one goes on with the numbers it finds. A column belongs
 -- to an instance until it is forgotten. Row 0 belongs to no worker: it makes a column's numbers begin at zero.
 
-local ffi = require "ffi"
 local config = require "lair.config"
+local mapped = require "lair.mapped"
 local workers = require "lair.workers"
 
 local state = ngx.shared.lair_state
 local columns = ngx.shared.lair_counts
 
 local KINDS = 8                      -- numbers in a cell, 8 bytes each: a line of the processor's cache
-local READ_WRITE, SHARED, ANONYMOUS, UNRESERVED = 3, 1, 0x20, 0x4000    -- mmap(2), Linux on x86 and ARM of 64 bits
 -- In the dictionary, beside the instances, whose names have no blanks.
 local NEXT, FREE = " next", " free"
-
-ffi.cdef [[
-    void *lair_mmap(void *, size_t, int, int, int, int64_t) __asm__("mmap");
-]]
 
 local LAST_ROW, LAST_COLUMN = config.count_rows, config.count_columns
 local WIDTH = (LAST_COLUMN + 1) * KINDS    -- numbers in a row
 
--- Returns the mapped memory; what is neither read nor written of it takes none. NGINX's reload makes a new Lua in the same
--- master, whose workers of before go on counting: it is the same memory for both, and a reload with other sizes is refused.
-local function map()
-    local sizes = LAST_ROW .. " " .. LAST_COLUMN
-    if state:get("cells") then
-        assert(state:get("sizes of cells") == sizes, "NGINX can't be reloaded with other sizes: start it anew")
-    else
-        local mapped = ffi.C.lair_mmap(nil, (LAST_ROW + 1) * WIDTH * ffi.sizeof("double"), READ_WRITE,
-            SHARED + ANONYMOUS + UNRESERVED, -1, 0)
-        local address = tonumber(ffi.cast("intptr_t", mapped))
-        assert(address ~= -1, "no memory for the counts of requests")
-        assert(state:safe_set("sizes of cells", sizes))
-        assert(state:safe_set("cells", address))
-    end
-    return ffi.cast("double *", state:get("cells"))
-end
-
--- When this file is loaded, in the master, it has not forked yet.
-local numbers = map()
+local numbers = mapped.numbers("cells", (LAST_ROW + 1) * WIDTH)
 local own
 
 local _M = { numbers = numbers }
-
--- Orders what this processor read and wrote before it, and what it will: the lock of any dictionary does that.
-function _M.barrier()
-    return state:get("barrier")
-end
 
 -- Returns how many rows were ever given out: rows 1 to this.
 function _M.rows()
@@ -153,7 +124,7 @@ function _M.give_back(instances)
     end
     -- Even where there was none: whoever took it back may have been killed before he could say so.
     numbers[0] = numbers[0] + 1
-    _M.barrier()
+    mapped.barrier()
     for _, column in ipairs(free) do
         columns:rpush(FREE, column)
     end

@@ -11,6 +11,7 @@ local lock = require "lair.lock"
 local changes = require "lair.changes"
 local tables = require "lair.tables"
 local tombstones = require "lair.tombstones"
+local workers = require "lair.workers"
 
 local state = ngx.shared.lair_state
 
@@ -114,6 +115,9 @@ end
 
 -- content_by_lua of the control server.
 function _M.serve()
+    if workers.number == 0 then
+        return ngx.exit(503)    -- it could not register: to others its lock is a dead one's
+    end
     local action = ACTIONS[ngx.var.uri:sub(2)]
     local session = tonumber(ngx.var.http_lair_session)
     if not action or not session then

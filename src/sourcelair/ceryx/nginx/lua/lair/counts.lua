@@ -6,6 +6,7 @@
 
 local cells = require "lair.cells"
 local config = require "lair.config"
+local mapped = require "lair.mapped"
 local workers = require "lair.workers"
 
 local numbers = cells.numbers
@@ -57,7 +58,7 @@ function _M.start(entry, bits)
     local cell = entry.cell
     add(cell + ALL, 1)
     if bits % 2 == ROBOT then
-        cells.barrier()
+        mapped.barrier()
         add(cell + ROBOTS, 1)
     end
     return true
@@ -77,7 +78,7 @@ function _M.begin_stream(entry, bits)
     if bits >= IDLE then
         if bits % 2 == ROBOT then
             add(entry.cell + ROBOTS + 1, 1)
-            cells.barrier()
+            mapped.barrier()
         end
         add(entry.cell + IDLES, 1)
     end
@@ -91,7 +92,7 @@ function _M.undo(entry, bits)
     end
     if bits % 2 == ROBOT then
         add(entry.cell + ROBOTS, -1)
-        cells.barrier()
+        mapped.barrier()
     end
     add(entry.cell + ALL, -1)
 end
@@ -113,7 +114,7 @@ function _M.finish(entry, bits, is_stream)
         if is_stream then
             add(cell + STREAMS + 1, 1)
         end
-        cells.barrier()
+        mapped.barrier()
     end
     add(cell + ALL + 1, 1)
 end
@@ -151,7 +152,7 @@ local function pass()
     if config.stall > 0 then
         config.linger()
     end
-    cells.barrier()
+    mapped.barrier()
 end
 
 -- Returns how many workers of an earlier master still run: each may hold a request to any instance.
@@ -218,7 +219,7 @@ function _M.forget(instances)
     for _, instance in ipairs(instances) do
         local column = cells.column(instance)
         local ended = column and sum(column, ALL + 1, rows)
-        cells.barrier()
+        mapped.barrier()
         if not column or sum(column, ALL, rows) == ended then
             forgotten[#forgotten + 1] = instance
         end

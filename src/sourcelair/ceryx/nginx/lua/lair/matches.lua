@@ -23,6 +23,14 @@ local function has(value, flag)
     return byte(value, 2) % (2 * flag) >= flag
 end
 
+-- Returns a value with or without one of these two flags.
+function _M.with(value, flag, is_set)
+    if has(value, flag) == is_set then
+        return value
+    end
+    return sub(value, 1, 1) .. string.char(byte(value, 2) + (is_set and flag or -flag)) .. sub(value, 3)
+end
+
 function _M.is_deleted(value)
     return byte(value) == DELETED
 end

@@ -4,6 +4,7 @@ local below = require "lair.below"
 local changes = require "lair.changes"
 local routes = require "lair.routes"
 local tombstones = require "lair.tombstones"
+local versions = require "lair.versions"
 local wakers = require "lair.wakers"
 
 local dictionary = ngx.shared.lair_routes
@@ -85,7 +86,7 @@ local function apply_entry(fields, numbers)
     end
     flags = flags + below.flags(source, old)
     local value = routes.encode(kind, flags, revision, tonumber(fields[5]), waker, fields[7], fields[8])
-    if not dictionary:safe_set(source, value) then
+    if not versions.set(source, value) then
         -- A deletion of what is not there needs no room: there is nothing to take off.
         if not old then
             details:delete("d:" .. source)

@@ -2,6 +2,7 @@
 -- is cleared away after some time, unless it says of its host that there are more specific routes.
 
 local matches = require "lair.matches"
+local versions = require "lair.versions"
 
 local dictionary = ngx.shared.lair_routes
 local details = ngx.shared.lair_details
@@ -29,7 +30,7 @@ function _M.bury(most)
         end
         local value = dictionary:get(source)
         if value and matches.is_deleted(value) and not matches.tells(value) then
-            dictionary:delete(source)
+            versions.delete(source)
         end
     end
 end

@@ -10,12 +10,15 @@ local NO_ROOM = { [12] = true, [23] = true, [24] = true }    -- ENOMEM, ENFILE, 
 -- Returns the start time of a process in clock ticks after boot, as text; nil when it is gone; "?" when that can't be told.
 local function start_time(pid)
     local file, _, code = io.open("/proc/" .. pid .. "/stat")
-    if not file then
+    local line
+    if file then
+        line, _, code = file:read("*a")
+        file:close()
+    end
+    if not line then
         return NO_ROOM[code] and "?" or nil
     end
-    local line = file:read("*a")
-    file:close()
-    local rest = line and line:match("^.*%) (.*)$")
+    local rest = line:match("^.*%) (.*)$")
     if not rest or rest:sub(1, 1) == "Z" or rest:sub(1, 1) == "X" then
         return nil
     end
