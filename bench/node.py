@@ -7,12 +7,14 @@ installation's environment.
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import uvloop
 
 from sourcelair.ceryx.agent import Agent
 from sourcelair.ceryx.nginx.control import NginxControl
 from sourcelair.ceryx.nginx.engine import NginxEngine
+from sourcelair.cli.running import GARBAGE
 from sourcelair.client.ceryx import CeryxClient
 from sourcelair.settings import load_settings
 
@@ -38,5 +40,6 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(*GARBAGE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -18,6 +18,9 @@ _log = get_logger(__name__)
 SCHEMA = 1
 """Version of the file. A newer one is refused."""
 
+_decode = json.JSONDecoder().decode
+"""What `json.loads` does, without a look at the encoding: files have very many lines."""
+
 _FIELDS = tuple(item.name for item in fields(TableEntry))
 
 
@@ -127,5 +130,5 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     checksum, _, data = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(data):
         return None
-    record: dict[str, Any] = json.loads(data)
+    record: dict[str, Any] = _decode(data.decode())
     return record
