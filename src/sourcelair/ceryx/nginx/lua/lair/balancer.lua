@@ -43,12 +43,6 @@ local function own_bits(id, own, instance)
     return bits
 end
 
-local function linger()
-    if config.stall > 0 then
-        config.linger()
-    end
-end
-
 local function note(id, entry, bits)
     inflight[id] = entry
     if bits ~= 0 then
@@ -94,7 +88,7 @@ local function claim_again(id, host, tls)
     if versions.of(known.part) ~= known.version then
         return nil  -- told apart below too: this one spares the old instance a count for each request until the host has a new one
     end
-    linger()
+    config.linger()
     local bits = visitor.bits()
     if not counts.start(entry, bits) then
         return nil
@@ -135,7 +129,7 @@ function _M.claim(id, host, tls)
     end
     local part = versions.part_of(host)
     local version = versions.of(part)
-    linger()
+    config.linger()
     if own and ways.must_move(own, record) then
         return nil
     end

@@ -149,9 +149,7 @@ end
 
 -- Between two readings, of which the second must not come first.
 local function pass()
-    if config.stall > 0 then
-        config.linger()
-    end
+    config.linger()
     mapped.barrier()
 end
 

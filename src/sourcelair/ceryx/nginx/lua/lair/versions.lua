@@ -22,21 +22,15 @@ function _M.of(part)
     return versions[part]
 end
 
-local function linger()
-    if config.stall > 0 then
-        config.linger()
-    end
-end
-
 -- Writes are made under the control lock, so there is one at a time. The dictionary's own lock is the barrier between them.
 local function begin(part)
     local version = versions[part]
     versions[part] = version + 1 - version % 2
-    linger()
+    config.linger()
 end
 
 local function finish(part)
-    linger()
+    config.linger()
     versions[part] = versions[part] + 1
 end
 
