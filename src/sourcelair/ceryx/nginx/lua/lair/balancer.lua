@@ -86,7 +86,7 @@ local function claim_again(id, host, tls)
         return nil  -- who was forgotten gets no new place, only what the route says now
     end
     if versions.of(known.part) ~= known.version then
-        return nil  -- told apart below too: this one spares the old instance a count for each request until the host has a new one
+        return nil  -- what decides is the look below; until the host has a new entry, this one spares the old instance counts
     end
     config.linger()
     local bits = visitor.bits()

@@ -1,5 +1,5 @@
 -- Numbers that every worker reads and only one writes: a row for each worker, a column for each instance, and in every
--- cell of that table the pairs of numbers that counts.lua keeps. It lies in mapped memory, so a worker counts without a lock.
+-- cell of that table the pairs of numbers that counts.lua keeps. It lies in mapped memory: a worker counts without a lock.
 --
 -- A row belongs to a worker until that is known to be dead; the next one goes on with the numbers it finds. A column belongs
 -- to an instance until it is forgotten. Row 0 belongs to no worker: it makes a column's numbers begin at zero.

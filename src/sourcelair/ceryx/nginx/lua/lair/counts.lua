@@ -45,8 +45,8 @@ end
 -- Counts a request that is about to be sent. `bits`: ROBOT, STREAM, IDLE. Returns whether there was room for that: a
 -- request that can't be counted must not be sent.
 --
--- Here and below: whoever reads takes robots and streams off all requests. What is to be taken off is never seen without what
--- it is taken off from, so it is written later when it begins, and earlier when it ends.
+-- Here and below: whoever reads takes robots and streams off all requests. What is to be taken off is never seen without
+-- what it is taken off from, so it is written later when it begins, and earlier when it ends.
 function _M.start(entry, bits)
     era = cells.era()
     if not entry.instance then

@@ -16,12 +16,13 @@ local _M = {}
 
 local own    -- dictionary
 
--- Returns so many numbers, all zero at first; what is neither read nor written of them takes no memory. NGINX's reload makes a
--- new Lua in the same master, whose workers of before go on: it is the same memory for both.
+-- Returns so many numbers, all zero at first; what is neither read nor written of them takes no memory. NGINX's reload makes
+-- a new Lua in the same master, whose workers of before go on: it is the same memory for both.
 function _M.numbers(name, number)
     local key = "address of " .. name
     if not state:get(key) then
-        local mapped = ffi.C.lair_mmap(nil, number * ffi.sizeof("double"), READ_WRITE, SHARED + ANONYMOUS + UNRESERVED, -1, 0)
+        local size, kind = number * ffi.sizeof("double"), SHARED + ANONYMOUS + UNRESERVED
+        local mapped = ffi.C.lair_mmap(nil, size, READ_WRITE, kind, -1, 0)
         local address = tonumber(ffi.cast("intptr_t", mapped))
         assert(address ~= -1, "no memory for " .. name)
         assert(state:safe_set(key, address))
