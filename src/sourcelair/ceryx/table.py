@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Literal, Protocol
 
 from sourcelair.client.ceryx import InstanceCounts
@@ -36,6 +37,16 @@ class TableEntry:
     waker: str | None = None
     problem: str | None = None
     settings: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields; most are compared with themselves, which takes no look at them."""
+        return self is other or (isinstance(other, TableEntry) and _values(self) == _values(other))
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.revision))
+
+
+_values = attrgetter(*(item.name for item in fields(TableEntry)))
 
 
 @dataclass(frozen=True, slots=True)
