@@ -231,7 +231,7 @@ async def test_lines_of_older_versions_are_judged_by_the_addresses_of_now(tmp_pa
     assert {name: found.state for name, found in loaded.entries.items()} == {"here": "null", "there": "live"}
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "not apart"])
 async def test_a_torn_line_and_what_follows_is_not_taken(tmp_path: Path, damage: str) -> None:
     """It was never acknowledged; and what is appended next stands where it began."""
     journal, _ = opened(tmp_path)
@@ -240,7 +240,15 @@ async def test_a_torn_line_and_what_follows_is_not_taken(tmp_path: Path, damage:
     journal.append([entry("b", 2, instance="i2")], {})
     journal.close()
     text = (tmp_path / "routes").read_bytes()
-    torn = text[:-1] if damage == "cut" else text[:whole] + text[whole:].replace(b'"i2"', b'"i3"') + line({"x": 1})
+    last = text[whole:]
+    torn = (
+        text[:whole]
+        + {
+            "cut": last[:-1],
+            "changed": last.replace(b'"i2"', b'"i3"') + line({"x": 1}),
+            "not apart": last.replace(b" ", b"_", 1),
+        }[damage]
+    )
     (tmp_path / "routes").write_bytes(torn)
     journal, loaded = opened(tmp_path)
     assert set(loaded.entries) == {"a"}

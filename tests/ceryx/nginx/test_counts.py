@@ -165,7 +165,7 @@ async def test_who_writes_the_table_is_killed_before_he_says_so(
     start_proxy: StartProxy, serve: Serve, change_lua: ChangeLua, when: str
 ) -> None:
     """What was remembered is void all the same, and an agent that finds the table right writes nothing."""
-    write = "    local ok, reason = dictionary:safe_set(source, value)\n"
+    write = "    local ok = dictionary:safe_set(source, value)\n"
     change_lua("versions.lua", write, f"{write}    if {when} then return ok end\n")
     proxy = await start_proxy()
     await proxy.open()

@@ -127,8 +127,8 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Return a line's record; None if it is torn."""
-    checksum, data = line[:8], line[9:-1]
-    if line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(data):
+    head, data, end = line[:9], line[9:-1], line[-1:]
+    if end != b"\n" or head != b"%08x " % zlib.crc32(data):
         return None
     record: dict[str, Any] = _decode(data.decode())
     return record

@@ -34,13 +34,13 @@ local function finish(part)
     versions[part] = versions[part] + 1
 end
 
--- Sets the entry of a source. Returns whether there was room, and what `safe_set` says.
+-- Sets the entry of a source. Returns whether there was room.
 function _M.set(source, value)
     local part = _M.part_of(source)
     begin(part)
-    local ok, reason = dictionary:safe_set(source, value)
+    local ok = dictionary:safe_set(source, value)
     finish(part)
-    return ok, reason
+    return ok
 end
 
 function _M.delete(source)
