@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import sys
 import time
@@ -11,20 +9,19 @@ from dataclasses import dataclass
 
 import bench.node
 from bench.million import route
-from bench.peers.lair import Lair
+from bench.peers.lair import Lair, table_bytes
 from bench.peers.nginx import upstream
 from bench.stage import Stage
 from bench.usage import cpu_seconds, memory_bytes
 from bench.visits import until_served
 
+from sourcelair.ceryx.agent.entries import entry_of
 from sourcelair.ceryx.agent.records import entry_line
 from sourcelair.ceryx.table import TableEntry
+from sourcelair.client.ceryx import StoredRoute
 
 LONGEST = 600.0
 """Seconds that it may take."""
-
-BYTES_PER_ROUTE = 320
-"""Room in the table: promised are 300, and the file's head and a marker need some."""
 
 
 @dataclass
@@ -45,12 +42,9 @@ class Cold:
 def cold_start(place: Stage, number: int) -> Cold:
     """Start a node whose file has so many routes, two of them live ones of this machine."""
     lair, port = Lair(), upstream(place, 1)[0]
-    lair.start(place, {route(0).source: port}, LAIR_ROUTE_TABLE_BYTES=str(max(64 << 20, number * BYTES_PER_ROUTE)))
-    lair.process.terminate()  # type: ignore[union-attr]
-    lair.process.wait(LONGEST)  # type: ignore[union-attr]
-    for pid in lair.nginx():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    lair.start(place, {route(0).source: port}, LAIR_ROUTE_TABLE_BYTES=table_bytes(number))
+    lair.end_control_plane(signal.SIGTERM)
+    lair.kill_nginx()
     file = lair.data_dir / "agent" / "routes"
     visited = number // 2, number - 1
     with file.open("ab") as lines:
@@ -72,14 +66,8 @@ def cold_start(place: Stage, number: int) -> Cold:
 
 
 def _entry(number: int, port: int | None) -> TableEntry:
-    """Return one of many routes as the agent keeps it; with a port, one that is live on this machine."""
+    """Return the entry of one of many routes; with a port, one that is live on this machine."""
     one = route(number)
-    return TableEntry(
-        source=one.source,
-        revision=10 + number,
-        state="live",
-        address="127.0.0.1" if port else f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
-        port=port or 8000,
-        instance=one.instance,
-        waker=one.waker,
-    )
+    target = f"http://127.0.0.1:{port}" if port else one.target
+    stored = StoredRoute(**{**one.model_dump(), "target": target, "revision": 10 + number})
+    return entry_of(stored)[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.etcd import Etcd
-from bench.peers.lair import BATCH, Lair
+from bench.peers.lair import BATCH, Lair, table_bytes
 from bench.report import Table
 from bench.stage import Stage
 from bench.usage import cpu_seconds, family, memory_bytes
@@ -58,7 +58,7 @@ class Growing:
         self._etcd = etcd
         self._targets = targets
         self._written = 0
-        lair.start(place, {}, LAIR_ROUTE_TABLE_BYTES=str(max(64 << 20, most * 320)))
+        lair.start(place, {}, LAIR_ROUTE_TABLE_BYTES=table_bytes(most))
 
     def grow(self, number: int, longest: float) -> list[str]:
         """Write routes until there are so many, or for so many seconds; return a row of the table."""

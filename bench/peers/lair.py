@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,18 @@ BATCH = 10_000
 
 DOWN = 600.0
 """Seconds that all of it may take to stop; with a thousand servers up that is minutes."""
+
+
+END = 60.0
+"""Seconds that the control plane alone may take to end."""
+
+BYTES_PER_ROUTE = 320
+"""Room in the table: promised are 300 at most, and the table itself needs some."""
+
+
+def table_bytes(routes: int) -> str:
+    """Return the setting for a table in which so many routes fit."""
+    return str(max(64 << 20, routes * BYTES_PER_ROUTE))
 
 
 class Lair:
@@ -75,7 +88,7 @@ class Lair:
             "LAIR_LISTEN": f"127.0.0.1:{self.port}",
             "LAIR_API_LISTEN": f"127.0.0.1:{self.api_port}",
             "LAIR_NGINX_WORKERS": "1",
-            "LAIR_ROUTE_TABLE_BYTES": str(max(64 << 20, len(routes) * 320)),
+            "LAIR_ROUTE_TABLE_BYTES": table_bytes(len(routes)),
             "LAIR_DEMO": "false",
             **settings,
         }
@@ -97,6 +110,18 @@ class Lair:
         with (self.data_dir.parent / "output.log").open("ab") as output:
             env = {**os.environ, **self.env}
             subprocess.run(command, env=env, stdout=output, stderr=output, timeout=DOWN, check=True)
+
+    def end_control_plane(self, number: signal.Signals) -> None:
+        """Send a signal to the control plane that ends it, and wait until it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(END)
+
+    def kill_nginx(self) -> None:
+        """Kill all of NGINX's processes."""
+        for pid in self.nginx():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @contextlib.contextmanager
     def _stopped(self) -> Iterator[None]:

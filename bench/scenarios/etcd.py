@@ -160,7 +160,7 @@ def _restarted(place: Stage, lair: Lair, routes: Routes, rounds: int) -> dict[st
     node, found = restart.Node(place, routes, lair), dict[str, Starts]()
     for name, kind in node.kinds.items():
         if name == restart.FROM_FILE:
-            node.end_control_plane(signal.SIGTERM)
+            lair.end_control_plane(signal.SIGTERM)
             if isinstance(lair, LairOnEtcd):
                 lair.etcd.kill()
         found[name] = restart.repeat(kind, rounds)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import bench.node
 from bench.peers.base import Routes
 from bench.peers.haproxy import HaproxyMap
-from bench.peers.lair import Lair
+from bench.peers.lair import Lair, table_bytes
 from bench.peers.nginx import upstream
 from bench.report import Report, Table, spread
 from bench.stage import Stage, end, stage
@@ -153,8 +153,7 @@ class Node:
         self._agent: subprocess.Popen[bytes] | None = None
         self.seen = Seen()
         """By all who visited while the control plane started anew."""
-        room = str(max(64 << 20, len(routes) * 320))
-        self._lair.start(place, {}, LAIR_ROUTE_TABLE_BYTES=room)
+        self._lair.start(place, {}, LAIR_ROUTE_TABLE_BYTES=table_bytes(len(routes)))
         began = time.monotonic()
         self._lair.write(routes.items())
         self.written = time.monotonic() - began
@@ -173,13 +172,13 @@ class Node:
     def _nginx(self, starts: Starts) -> None:
         """Kill NGINX; whoever looks after it starts it again."""
         began = time.monotonic()
-        self._kill_nginx()
+        self._lair.kill_nginx()
         note(self._lair.port, self._routes, began, starts)
 
     def _control_plane(self, starts: Starts) -> None:
         with visiting(self._lair.port, list(self._routes)[:VISITED]) as seen:
             began = time.monotonic()
-            self.end_control_plane(signal.SIGKILL)
+            self._lair.end_control_plane(signal.SIGKILL)
             self._lair.up(self._place)
             self._note_ready(began, starts)
         self.seen.visits += seen.visits
@@ -203,10 +202,10 @@ class Node:
         self._note_ready(began, starts)
 
     def _from_file(self, starts: Starts) -> None:
-        self.end_control_plane(signal.SIGTERM)
+        self._lair.end_control_plane(signal.SIGTERM)
         if self._agent is not None:
             end(self._agent)
-        self._kill_nginx()
+        self._lair.kill_nginx()
         began = time.monotonic()
         command = [sys.executable, bench.node.__file__]
         self._agent = self._place.spawn(command, env=self._lair.env, cwd=self._lair.data_dir.parent)
@@ -217,15 +216,3 @@ class Node:
         starts.agent.append(time.monotonic() - began)
         self._lair.until_ready()
         starts.ready.append(time.monotonic() - began)
-
-    def end_control_plane(self, number: signal.Signals) -> None:
-        """Send a signal to the control plane that ends it, and wait until it has ended."""
-        process = self._lair.process
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
-            process.wait(LONGEST)
-
-    def _kill_nginx(self) -> None:
-        for pid in self._lair.nginx():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
